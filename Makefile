@@ -1,0 +1,47 @@
+# The two commands: `make lesson` and `make test`. Each installs what it needs the first time, in .venv.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/installed
+
+.PHONY: help lesson test lab clean
+
+help:
+	@echo "make lesson   the exercise on small data: AlexNet and ResNet over learning rates, batch sizes, weight decays"
+	@echo "make test     style and tests"
+	@echo "make lab      JupyterLab, in the browser"
+	@echo "make clean    remove the virtual environment (data and results stay)"
+
+lesson: $(INSTALLED)
+	@$(BIN)/python -m cnnlesson exercise --model resnet18 --data shapes --images 750 --val-fraction 0.2 --epochs 3 \
+		--lr 0.1 0.001 0.0001 --batch-size 16 32 64 --weight-decay 0.0005 --decay-at-best 0 0.05 --out results/lesson
+	@echo
+	@$(BIN)/python -m cnnlesson exercise --model alexnet --data shapes --images 400 --val-fraction 0.2 --epochs 3 \
+		--dropout 0 \
+		--lr 0.1 0.001 0.0001 --batch-size 16 32 64 --weight-decay 0.0005 --decay-at-best 0 0.05 --out results/lesson
+	@echo
+	@echo "The report lies in results/lesson: open the .png files, or read results.csv."
+	@echo "So few images show how the exercise works, not how well the networks do. For real images type"
+	@echo "  $(BIN)/python -m cnnlesson exercise --model resnet18 --data tiny-imagenet --epochs 5 \\"
+	@echo "      --lr 0.1 0.001 0.0001 --batch-size 16 32 64 --weight-decay 0.0005"
+	@echo "(it downloads 248 MB; on a computer without a GPU add --images 10000)."
+
+test: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python -m pytest
+
+lab: $(INSTALLED)
+	$(BIN)/jupyter lab
+
+$(INSTALLED): requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
+		{ echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.12 ..."; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --requirement requirements.txt
+	$(BIN)/pip install --quiet --no-deps --editable .
+	@touch $@
+
+clean:
+	rm -rf $(VENV)
