@@ -1,0 +1,128 @@
+"""From a set of images to the batches that a network is trained on."""
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torchvision.transforms.v2 import functional as transforms
+
+from cnnlesson.data.image_set import ImageSet
+
+# The mean and standard deviation of ImageNet's training images by channel, for values from 0 to 1: the constants
+# that torchvision's recipes use. They come from other images than ours, so nothing leaks from validation or test.
+CHANNEL_MEAN = (0.485, 0.456, 0.406)
+CHANNEL_STD = (0.229, 0.224, 0.225)
+
+
+class Batches:
+    """Iterate over batches of (images, labels), ready for the network, on its device.
+
+    images is float32 (B, 3, image_size, image_size), normalised to about mean 0 and standard deviation 1, in
+    channels-last memory; labels is int64 (B,). Every image comes once an epoch; the last batch may be smaller.
+
+    The uint8 images stay in the device's memory where they fill less than half of what is free, and every operation
+    works on a whole batch at once. That is much faster than decoding and transforming one file at a time.
+
+    Args:
+        image_set: the images.
+        batch_size: images a batch.
+        image_size: height and width in pixels that the network wants; images of another size are resized.
+        seed: shuffles the images, differently in each epoch and alike in each run. None keeps their order.
+        augment: also flips each image with probability 1/2 and shifts it by up to an eighth of its size, the edge
+            filled by reflection, differently in each epoch.
+        device: such as "cpu" or "cuda"; None takes the GPU where there is one.
+
+    Attributes:
+        epoch: how many times the batches have been iterated over. Set it to go on from there with the same order.
+    """
+
+    def __init__(
+        self,
+        image_set: ImageSet,
+        batch_size: int,
+        image_size: int,
+        seed: int | None = None,
+        augment: bool = False,
+        device: torch.device | str | None = None,
+    ):
+        if not 1 <= batch_size <= len(image_set):
+            raise ValueError(
+                f"batch_size must be from 1 to the number of images in the set ({len(image_set)}), got {batch_size}"
+            )
+        if augment and seed is None:
+            raise ValueError("augment=True draws random numbers: give a seed, such as seed=0, so that a run can repeat")
+        self.device = find_device(device)
+        fits = image_set.images.nbytes < _free_bytes(self.device) / 2
+        self.image_set = image_set.to(self.device) if fits else image_set
+        self.batch_size = batch_size
+        self.image_size = image_size
+        self.seed = seed
+        self.augment = augment
+        self.epoch = 0
+        self.mean = 255 * torch.tensor(CHANNEL_MEAN, device=self.device).view(3, 1, 1)
+        self.std = 255 * torch.tensor(CHANNEL_STD, device=self.device).view(3, 1, 1)
+
+    def __len__(self) -> int:
+        return -(-len(self.image_set) // self.batch_size)
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        num_images, _, height, width = self.image_set.images.shape
+        margin = max(height, width) // 8
+        order = torch.arange(num_images)
+        if self.seed is not None:
+            # All of the epoch's random numbers are drawn at once: a GPU then never waits for one of them.
+            generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
+            order = torch.randperm(num_images, generator=generator)
+            flips = (torch.rand(num_images, generator=generator) < 0.5).to(self.device)
+            shifts = torch.randint(2 * margin + 1, (num_images, 2), generator=generator).to(self.device)
+        self.epoch += 1
+        order = order.to(self.image_set.images.device)
+
+        for start in range(0, num_images, self.batch_size):
+            part = slice(start, start + self.batch_size)
+            images = self.image_set.images[order[part]].to(self.device)  # uint8 (B, 3, H, W)
+            labels = self.image_set.labels[order[part]].to(self.device)  # (B,)
+            if self.augment:
+                images = random_shift(images, shifts[part], margin)
+                images = random_flip(images, flips[part])
+            images = images.contiguous(memory_format=torch.channels_last)
+            if images.shape[2:] != (self.image_size, self.image_size):
+                images = transforms.resize(images, [self.image_size, self.image_size])  # (B, 3, S, S)
+            yield torch.sub(images, self.mean).div_(self.std), labels
+
+
+def random_flip(images: torch.Tensor, flips: torch.Tensor) -> torch.Tensor:
+    """Mirror left and right the images (B, 3, H, W) for which `flips` (B,) is True."""
+    return torch.where(flips[:, None, None, None], images.flip(3), images)
+
+
+def random_shift(images: torch.Tensor, shifts: torch.Tensor, margin: int) -> torch.Tensor:
+    """Cut a window of the old size out of each image (B, 3, H, W) after widening it by `margin` pixels on all sides.
+
+    `shifts` (B, 2) has each window's top and left corner, from 0 to 2 * margin; (margin, margin) changes nothing.
+    """
+    batch_size, _, height, width = images.shape
+    padded = F.pad(images, (margin, margin, margin, margin), mode="reflect")
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (B, 3, 2 * margin + 1, 2 * margin + 1, H, W), a view
+    top, left = shifts.unbind(dim=1)
+    return windows[torch.arange(batch_size, device=images.device), :, top, left]  # (B, 3, H, W)
+
+
+def find_device(name: torch.device | str | None) -> torch.device:
+    """The device called `name`, which must exist; for None the GPU where there is one, else the processor."""
+    if name is None:
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ValueError(f"unknown device {name!r}: use 'cpu', 'cuda', or 'cuda:1' for a second GPU") from None
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise ValueError(
+            f"device {name!r} is not there, this machine has {torch.cuda.device_count()} CUDA GPUs: use 'cpu', "
+            "or in Colab choose Runtime, Change runtime type, T4 GPU"
+        )
+    return device
+
+
+def _free_bytes(device: torch.device) -> float:
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")

@@ -1,0 +1,71 @@
+"""Decoded images on disk, in one file that the next run maps into memory."""
+
+import os
+from pathlib import Path
+
+import torch
+
+from cnnlesson.data.image_set import ImageSet, TrainTest
+
+
+def save_cache(data: TrainTest, path: Path, source: Path) -> TrainTest:
+    """Write `data` into `path`, and return it mapped from there; `source` is the archive or folder it came from.
+
+    The file is written beside `path` and renamed when it is whole, so a run that dies leaves no half cache.
+
+    Raises:
+        OSError: the file cannot be written, such as on a full disk; nothing is left of it.
+    """
+    content = {
+        "source": _fingerprint(source),
+        "classes": data.train.classes,
+        "train_images": data.train.images,
+        "train_labels": data.train.labels,
+        "test_images": data.test.images,
+        "test_labels": data.test.labels,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+    try:
+        with unfinished.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except (OSError, RuntimeError) as error:  # torch.save reports some failed writes as RuntimeError
+        size = data.train.images.nbytes + data.test.images.nbytes
+        raise OSError(
+            f"the decoded images ({size / 1e6:,.0f} MB) could not be written to {path}: free some room on that disk, "
+            f"or name another folder ({error})"
+        ) from error
+    finally:
+        unfinished.unlink(missing_ok=True)
+    return load_cache(path, source)
+
+
+def load_cache(path: Path, source: Path | None) -> TrainTest | None:
+    """The images that `save_cache` wrote, or None where there is no whole cache of this `source`.
+
+    Without a source, because the archive was deleted to save room, any whole cache will do. The images are mapped:
+    they are read from disk when they are used, and changing them changes nothing on disk.
+    """
+    if not path.exists():
+        return None
+    try:
+        content = torch.load(path, mmap=True, weights_only=True)
+    except Exception as error:  # whatever a damaged file makes torch.load raise
+        print(f"{path} is damaged and will be made anew ({str(error).splitlines()[0]})")
+        return None
+    if source is not None and content["source"] != _fingerprint(source):
+        return None
+    classes = tuple(content["classes"])
+    return TrainTest(
+        train=ImageSet(content["train_images"], content["train_labels"], classes),
+        test=ImageSet(content["test_images"], content["test_labels"], classes),
+    )
+
+
+def _fingerprint(source: Path) -> list[str | int]:
+    """Changes when the archive or the folder is replaced: its place, size and time of writing."""
+    status = source.stat()
+    return [str(source.resolve()), status.st_size, status.st_mtime_ns]

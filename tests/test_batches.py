@@ -1,0 +1,107 @@
+import pytest
+import torch
+from torchvision.transforms import v2
+
+from cnnlesson.data import Batches, ImageSet
+from cnnlesson.data.batches import CHANNEL_MEAN, CHANNEL_STD, random_flip, random_shift
+
+
+def test_batches_equal_torchvisions_transforms(image_set):
+    transform = v2.Compose(
+        [v2.Resize((40, 40)), v2.ToDtype(torch.float32, scale=True), v2.Normalize(CHANNEL_MEAN, CHANNEL_STD)]
+    )
+    batches = Batches(image_set, batch_size=8, image_size=40, device="cpu")
+    images = torch.cat([images for images, _ in batches])
+    assert images.shape == (30, 3, 40, 40)
+    torch.testing.assert_close(images, transform(image_set.images), atol=0.02, rtol=0)  # a step of uint8 is 0.017
+
+
+def test_without_a_seed_the_order_is_kept_and_the_last_batch_is_smaller(image_set):
+    batches = Batches(image_set, batch_size=8, image_size=16, device="cpu")
+    assert len(batches) == 4
+    parts = list(batches)
+    assert [len(labels) for _, labels in parts] == [8, 8, 8, 6]
+    assert torch.equal(torch.cat([labels for _, labels in parts]), image_set.labels)
+    assert all(images.is_contiguous(memory_format=torch.channels_last) for images, _ in parts)
+
+
+def test_with_a_seed_every_image_comes_once_in_an_order_that_repeats(image_set):
+    def epochs(seed: int) -> list[torch.Tensor]:
+        batches = Batches(image_set, batch_size=8, image_size=16, seed=seed, device="cpu")
+        return [torch.cat([images for images, _ in batches]) for _ in range(2)]
+
+    first, second = epochs(seed=0)
+    assert not torch.equal(first, second)
+    assert sorted(first.sum((1, 2, 3)).tolist()) == pytest.approx(sorted(second.sum((1, 2, 3)).tolist()))
+    assert torch.equal(first, epochs(seed=0)[0])
+    assert not torch.equal(first, epochs(seed=1)[0])
+
+
+def test_an_epoch_can_be_taken_up_again(image_set):
+    batches = Batches(image_set, batch_size=30, image_size=16, seed=0, augment=True, device="cpu")
+    epochs = [next(iter(batches))[0] for _ in range(3)]
+    batches.epoch = 1
+    assert torch.equal(next(iter(batches))[0], epochs[1])
+
+
+def test_labels_stay_with_their_images(image_set):
+    for images, labels in Batches(image_set, batch_size=7, image_size=24, seed=0, augment=True, device="cpu"):
+        assert torch.equal(images.mean(dim=(2, 3)).argmax(dim=1), labels)  # each class is brightest in its own channel
+
+
+def test_flip_mirrors_the_chosen_images():
+    images = torch.randint(0, 256, (4, 3, 5, 6), dtype=torch.uint8)
+    flipped = random_flip(images, torch.tensor([True, False, True, False]))
+    assert torch.equal(flipped[[0, 2]], v2.functional.horizontal_flip(images[[0, 2]]))
+    assert torch.equal(flipped[[1, 3]], images[[1, 3]])
+
+
+def test_shift_equals_torchvisions_pad_and_crop():
+    images = torch.randint(0, 256, (3, 3, 8, 8), dtype=torch.uint8)
+    shifts = torch.tensor([[2, 2], [0, 3], [4, 1]])
+    shifted = random_shift(images, shifts, margin=2)
+    padded = v2.functional.pad(images, [2, 2, 2, 2], padding_mode="reflect")
+    for number, (top, left) in enumerate(shifts.tolist()):
+        assert torch.equal(shifted[number], v2.functional.crop(padded[number], top, left, 8, 8))
+    assert torch.equal(shifted[0], images[0])
+
+
+def test_augmentation_changes_the_images_and_not_the_set(image_set):
+    before = image_set.images.clone()
+    plain = next(iter(Batches(image_set, batch_size=30, image_size=16, seed=0, device="cpu")))[0]
+    augmented = next(iter(Batches(image_set, batch_size=30, image_size=16, seed=0, augment=True, device="cpu")))[0]
+    changed = (plain != augmented).flatten(1).any(dim=1)
+    assert changed.float().mean() > 0.8
+    assert torch.equal(image_set.images, before)
+
+
+@pytest.mark.parametrize("batch_size", [0, -1, 31])
+def test_a_batch_size_that_cannot_be_is_refused(image_set, batch_size):
+    with pytest.raises(ValueError, match=rf"from 1 to the number of images in the set \(30\), got {batch_size}"):
+        Batches(image_set, batch_size=batch_size, image_size=16)
+
+
+def test_augmentation_without_a_seed_is_refused(image_set):
+    with pytest.raises(ValueError, match="give a seed"):
+        Batches(image_set, batch_size=8, image_size=16, augment=True)
+
+
+@pytest.mark.parametrize(
+    ("device", "message"), [("gpu", "unknown device 'gpu': use 'cpu', 'cuda'"), ("cuda:99", "'cuda:99' is not there")]
+)
+def test_a_device_that_is_not_there_is_refused(image_set, device, message):
+    with pytest.raises(ValueError, match=message):
+        Batches(image_set, batch_size=8, image_size=16, device=device)
+
+
+def test_the_processor_is_taken_where_there_is_no_gpu(monkeypatch, image_set):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert Batches(image_set, batch_size=8, image_size=16).device == torch.device("cpu")
+
+
+def test_grey_images_become_grey_batches():
+    grey = torch.full((2, 3, 8, 8), 128, dtype=torch.uint8)
+    images, _ = next(iter(Batches(ImageSet(grey, torch.tensor([0, 0]), ("grey",)), 2, image_size=8, device="cpu")))
+    for channel in range(3):
+        expected = (128 / 255 - CHANNEL_MEAN[channel]) / CHANNEL_STD[channel]
+        torch.testing.assert_close(images[:, channel], torch.full((2, 8, 8), expected))

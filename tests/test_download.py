@@ -1,0 +1,213 @@
+"""The download against servers on this machine that behave as badly as real ones."""
+
+import hashlib
+import re
+import shutil
+import sys
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+import cnnlesson.data.download as module
+from cnnlesson.data import tiny_imagenet
+from cnnlesson.data.download import download
+
+CONTENT = bytes(range(256)) * 2000  # 512,000 bytes
+SOME = 6 * 2**14  # whole blocks of the download, 98,304 bytes
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+class Server:
+    """Serves `content`; its attributes say how badly, `requests` what it was asked for."""
+
+    def __init__(self):
+        self.content = CONTENT
+        self.bytes_a_request = None  # then it drops the connection
+        self.ignores_ranges = False
+        self.hangs = 0  # so many requests get no answer
+        self.status = None
+        self.requests = []
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self):
+                server.answer(self)
+
+            def log_message(self, *arguments):
+                pass
+
+        self.http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self.http.server_port}/tiny-imagenet-200.zip"
+        threading.Thread(target=self.http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
+
+    def answer(self, handler: BaseHTTPRequestHandler) -> None:
+        start = int(re.fullmatch(r"bytes=(\d+)-", handler.headers["Range"]).group(1))
+        self.requests.append(start)
+        if self.hangs:
+            self.hangs -= 1
+            time.sleep(1)
+            return
+        if self.status:
+            handler.send_error(self.status)
+            return
+        if self.ignores_ranges or start == 0:
+            start = 0
+            handler.send_response(200)
+        else:
+            handler.send_response(206)
+            handler.send_header("Content-Range", f"bytes {start}-{len(self.content) - 1}/{len(self.content)}")
+        handler.send_header("Content-Length", str(len(self.content) - start))
+        handler.end_headers()
+        end = None if self.bytes_a_request is None else start + self.bytes_a_request
+        handler.wfile.write(self.content[start:end])
+
+
+@pytest.fixture
+def start_server(monkeypatch):
+    monkeypatch.setattr(module, "PAUSE", 0.01)
+    monkeypatch.setattr(module, "TIMEOUT", (0.3, 0.3))
+    servers = []
+
+    def start() -> Server:
+        servers.append(Server())
+        return servers[-1]
+
+    yield start
+    for server in servers:
+        server.http.shutdown()
+        server.http.server_close()
+
+
+@pytest.fixture
+def server(start_server):
+    return start_server()
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "data" / "tiny-imagenet-200.zip"
+
+
+def fetch(path, *urls):
+    return download(urls, path, size=len(CONTENT), md5=MD5)
+
+
+def test_a_good_server(server, path):
+    assert fetch(path, server.url).read_bytes() == CONTENT
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_server_that_drops_is_asked_for_the_rest(server, path):
+    server.bytes_a_request = SOME
+    assert fetch(path, server.url).read_bytes() == CONTENT
+    assert server.requests == [0, SOME, 2 * SOME, 3 * SOME, 4 * SOME, 5 * SOME]
+
+
+def test_a_later_run_goes_on_from_what_an_earlier_one_got(server, path):
+    path.parent.mkdir()
+    path.with_name(path.name + ".part").write_bytes(CONTENT[:123_456])
+    assert fetch(path, server.url).read_bytes() == CONTENT
+    assert server.requests == [123_456]
+
+
+def test_a_server_that_hangs_is_tried_again(server, path):
+    server.hangs = 2
+    assert fetch(path, server.url).read_bytes() == CONTENT
+
+
+def test_a_server_that_ignores_ranges_starts_over(server, path):
+    server.ignores_ranges = True
+    path.parent.mkdir()
+    path.with_name(path.name + ".part").write_bytes(b"?" * 1000)
+    assert fetch(path, server.url).read_bytes() == CONTENT
+
+
+def test_a_server_that_ignores_ranges_and_drops_is_given_up(server, path):
+    server.ignores_ranges = True
+    server.bytes_a_request = SOME
+    with pytest.raises(ConnectionError, match="could not be downloaded"):
+        fetch(path, server.url)
+    assert len(server.requests) == 1 + module.TRIES
+    assert not path.exists()
+
+
+def test_wrong_bytes_never_get_the_right_name(server, path):
+    server.content = CONTENT[:-1] + b"?"
+    with pytest.raises(ConnectionError, match=rf"it sent another file, 512,000 bytes with MD5 \w+, .* MD5 {MD5}"):
+        fetch(path, server.url)
+    assert list(path.parent.iterdir()) == []
+
+
+def test_a_page_instead_of_the_file_is_noticed_at_once(server, path):
+    server.content = b"<html>please log in</html>"
+    with pytest.raises(ConnectionError, match="it offers 26 bytes where 512,000 were expected"):
+        fetch(path, server.url)
+    assert len(server.requests) == 1
+
+
+def test_a_missing_file_is_asked_for_once(server, path):
+    server.status = 404
+    with pytest.raises(ConnectionError, match="404"):
+        fetch(path, server.url)
+    assert len(server.requests) == 1
+
+
+def test_a_server_with_trouble_is_asked_again(server, path):
+    server.status = 503
+    with pytest.raises(ConnectionError, match="503"):
+        fetch(path, server.url)
+    assert len(server.requests) == module.TRIES
+
+
+def test_the_next_mirror_goes_on_where_the_first_broke_off(start_server, path, capsys):
+    first, second = start_server(), start_server()
+    first.bytes_a_request = SOME
+    first.ignores_ranges = True
+    assert fetch(path, first.url, second.url).read_bytes() == CONTENT
+    assert second.requests == [SOME]
+    said = capsys.readouterr().out
+    assert f"{first.url} failed" in said
+    assert f"now trying {second.url}" in said
+
+
+def test_the_next_mirror_replaces_wrong_bytes(start_server, path):
+    first, second = start_server(), start_server()
+    first.content = CONTENT[::-1]
+    assert fetch(path, first.url, second.url).read_bytes() == CONTENT
+
+
+def test_when_no_mirror_answers_one_line_says_what_to_do(server, path):
+    closed = "http://127.0.0.1:9/tiny-imagenet-200.zip"
+    server.bytes_a_request = SOME
+    server.ignores_ranges = True
+    with pytest.raises(ConnectionError) as caught:
+        fetch(path, server.url, closed)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert server.url in message and closed in message
+    assert "refused" in message
+    assert "go on from the 98,304 bytes that are here, or fetch one of these addresses with a browser" in message
+    assert str(path) in message
+
+
+def test_too_little_room_is_said_before_anything_is_fetched(server, path, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(10**9, 10**9, 1000))
+    with pytest.raises(OSError, match=r"needs 1 MB more on the disk of .*, and 0 MB are free"):
+        fetch(path, server.url)
+    assert server.requests == []
+
+
+def test_tiny_imagenet_downloads_where_nothing_is_there(server, tmp_path, make_archive, monkeypatch):
+    server.content = make_archive().read_bytes()
+    source = sys.modules[tiny_imagenet.__module__]
+    monkeypatch.setattr(source, "MIRRORS", (server.url,))
+    monkeypatch.setattr(source, "SIZE", len(server.content))
+    monkeypatch.setattr(source, "MD5", hashlib.md5(server.content).hexdigest())
+    root = tmp_path / "data"
+    assert len(tiny_imagenet(root).train) == 36
+    assert sorted(file.name for file in root.iterdir()) == ["tiny-imagenet-200.pt", "tiny-imagenet-200.zip"]
+    tiny_imagenet(root)
+    assert server.requests == [0]
