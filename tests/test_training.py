@@ -1,0 +1,187 @@
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from cnnlesson import training
+from cnnlesson.data import Batches
+from cnnlesson.training import evaluate, train, train_one_epoch
+
+
+def small_model() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 3)
+    )
+
+
+def sgd(model: nn.Module, lr: float = 0.05) -> torch.optim.Optimizer:
+    return torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+
+
+@pytest.fixture
+def batches(image_set):
+    return Batches(image_set, batch_size=8, image_size=16, seed=0, device="cpu")  # 8 + 8 + 8 + 6 images
+
+
+@pytest.fixture
+def val_batches(image_set):
+    return Batches(image_set, batch_size=7, image_size=16, device="cpu")
+
+
+def test_training_learns_and_reports_what_it_did(batches, val_batches):
+    model = small_model()
+    history = list(train(model, batches, val_batches, sgd(model), epochs=10))
+    assert [epoch.number for epoch in history] == list(range(1, 11))
+    assert history[-1].train_loss < history[0].train_loss / 2
+    assert history[-1].val_accuracy == 1
+    assert all(epoch.seconds > 0 and epoch.images_per_second > 0 and not epoch.diverged for epoch in history)
+    assert history[-1].learning_rate == 0.05
+
+
+def test_the_weights_equal_those_of_a_plain_loop(batches, val_batches):
+    model = small_model()
+    list(train(model, batches, val_batches, sgd(model), epochs=2))
+
+    plain = small_model().to(memory_format=torch.channels_last)
+    optimizer = sgd(plain)
+    batches.epoch = 0
+    for _ in range(2):
+        plain.train()
+        for images, labels in batches:
+            with training.mixed_precision(images.device):
+                loss = F.cross_entropy(plain(images), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    for ours, theirs in zip(model.parameters(), plain.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_the_same_seeds_give_the_same_epochs_to_the_bit(image_set, val_batches):
+    def losses():
+        model = small_model()
+        batches = Batches(image_set, batch_size=8, image_size=16, seed=3, augment=True, device="cpu")
+        return [(epoch.train_loss, epoch.val_loss) for epoch in train(model, batches, val_batches, sgd(model), 3)]
+
+    assert losses() == losses()
+
+
+def test_loss_and_accuracy_are_means_over_images_not_over_batches(image_set, val_batches):
+    model = small_model()
+    everything, labels = next(iter(Batches(image_set, batch_size=30, image_size=16, device="cpu")))
+    with torch.no_grad(), training.mixed_precision(everything.device):
+        logits = model.eval()(everything)
+    score = evaluate(model.train(), val_batches)  # 7 + 7 + 7 + 7 + 2 images
+    assert score.loss == pytest.approx(F.cross_entropy(logits.float(), labels).item(), rel=1e-2)
+    assert score.accuracy == pytest.approx((logits.argmax(1) == labels).float().mean().item())
+    assert score.num_images == 30
+
+
+def test_evaluation_changes_nothing_and_switches_dropout_off(val_batches):
+    model = nn.Sequential(small_model(), nn.Dropout(0.5))
+    state = {name: value.clone() for name, value in model.state_dict().items()}
+    assert evaluate(model, val_batches) == evaluate(model, val_batches)
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+
+
+def test_a_scheduler_is_stepped_after_every_batch(batches, val_batches):
+    model = small_model()
+    optimizer = sgd(model)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=2 * len(batches))
+    rates = [epoch.learning_rate for epoch in train(model, batches, val_batches, optimizer, 2, scheduler)]
+    model = small_model()
+    optimizer = sgd(model)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=2 * len(batches))
+    expected = []
+    for _ in range(2):
+        expected.append(scheduler.get_last_lr()[0])
+        for _ in range(len(batches)):
+            optimizer.step()
+            scheduler.step()
+    assert rates == expected
+
+
+@pytest.mark.parametrize("lr", [1e20, float("nan")])
+def test_a_loss_that_is_not_finite_ends_the_training(batches, val_batches, lr):
+    model = small_model()
+    optimizer = sgd(model)
+    optimizer.param_groups[0]["lr"] = lr
+    history = list(train(model, batches, val_batches, optimizer, epochs=5))
+    assert [epoch.diverged for epoch in history] == [False] * (len(history) - 1) + [True]
+    assert len(history) < 5
+    assert not math.isfinite(history[-1].train_loss) or not math.isfinite(history[-1].val_loss)
+
+
+def test_a_data_loader_does_as_well(image_set):
+    loader = DataLoader(TensorDataset(image_set.images.float() / 255, image_set.labels), batch_size=8, shuffle=True)
+    model = small_model()
+    history = list(train(model, loader, loader, sgd(model), epochs=8))
+    assert history[-1].val_accuracy > history[0].train_accuracy
+
+
+def test_float16_trains_with_scaled_gradients(monkeypatch, batches, val_batches):
+    """What a T4 does, on the processor."""
+    monkeypatch.setattr(training, "training_dtype", lambda device: torch.float16)
+    used = []
+    model = small_model()
+    model[0].register_forward_hook(lambda layer, inputs, output: used.append(output.dtype))
+    optimizer = sgd(model)
+    scaler = training._gradient_scaler(model)
+    assert scaler.is_enabled()
+    losses = [train_one_epoch(model, batches, optimizer, scaler=scaler).loss for _ in range(10)]
+    assert losses[-1] < losses[0] / 2
+    assert set(used) == {torch.float16}
+    assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
+def test_a_gpu_computes_in_bfloat16_only_where_it_has_it(monkeypatch, native, expected):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
+    assert training.training_dtype(torch.device("cuda")) is expected
+
+
+@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_processor_computes_in_bfloat16_only_where_it_has_it(monkeypatch, native, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
+    assert training.training_dtype(torch.device("cpu")) is expected
+
+
+class Greedy(nn.Module):
+    """Asks for more memory than any machine has."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(3))
+
+    def forward(self, images):
+        return torch.empty(10**15)
+
+
+class OutOfGpuMemory(Greedy):
+    def forward(self, images):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 3.00 GiB ...")
+
+
+@pytest.mark.parametrize("make_model", [Greedy, OutOfGpuMemory])
+def test_running_out_of_memory_says_what_to_lower(make_model, batches, val_batches):
+    model = make_model()
+    message = r"a batch of 8 images of 16×16 pixels: lower batch_size \(to 4, say\) or image_size"
+    with pytest.raises(torch.OutOfMemoryError, match=message):
+        train_one_epoch(model, batches, sgd(model))
+    with pytest.raises(torch.OutOfMemoryError, match="a batch of 7 images"):
+        evaluate(model, val_batches)
+
+
+def test_other_errors_stay_as_they_are(batches):
+    model = nn.Sequential(nn.Flatten(), nn.Linear(5, 3))
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        train_one_epoch(model, batches, sgd(model))
+
+
+def test_no_batches_is_said_in_words():
+    with pytest.raises(ValueError, match="no batch to go through"):
+        evaluate(small_model(), [])
