@@ -207,14 +207,16 @@ def best_point(trials: pd.DataFrame) -> Point | None:
 
 
 def _report(trials: pd.DataFrame, best: Point | None, setting: Setting, num_classes: int, out: Path) -> None:
-    title = f"{setting.model} on {setting.data}, {setting.epochs} epochs"
+    epochs = "1 epoch" if setting.epochs == 1 else f"{setting.epochs} epochs"
+    title = f"{setting.model} on {setting.data}, {epochs}"
+    guessing = f"guessing gives {1 / num_classes:.1%}"
     for decay, grid in trials.groupby("weight_decay"):
         if len(grid) == 1:
             continue  # one of the decays at the best point
-        print(f"\nvalidation accuracy of {title}, weight decay {decay:g} (guessing gives {1 / num_classes:.1%})")
+        print(f"\nvalidation accuracy of {title}, weight decay {decay:g} ({guessing})")
         print(grid_text(grid))
         figure, ax = _figure()
-        plot_grid(grid, ax).set_title(f"{title}, weight decay {decay:g}")
+        plot_grid(grid, ax).set_title(f"{title}\nweight decay {decay:g}; {guessing}", fontsize=10)
         _save(figure, out / f"{setting.model}-grid-decay-{decay:g}.png")
     if best is None:
         print("\nevery trial diverged: try lower learning rates with --lr")
@@ -225,7 +227,8 @@ def _report(trials: pd.DataFrame, best: Point | None, setting: Setting, num_clas
         print(f"effect of weight decay at lr {best.lr:g}, batch size {best.batch_size}")
         print(weight_decay_text(at_best))
         figure, ax = _figure()
-        plot_weight_decay(at_best, ax).set_title(f"{title}, lr {best.lr:g}, batch size {best.batch_size}")
+        subtitle = f"lr {best.lr:g}, batch size {best.batch_size}; {guessing}"
+        plot_weight_decay(at_best, ax).set_title(f"{title}\n{subtitle}", fontsize=10)
         _save(figure, out / f"{setting.model}-weight-decay.png")
     print(f"\nresults and figures are in {out}/")
 

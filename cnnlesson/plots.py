@@ -25,6 +25,7 @@ def plot_history(history: Sequence[Epoch], ax: Axes | None = None) -> Axes:
     ax.set_ylabel("accuracy (%)")
     ax.set_ylim(0, 100)
     ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False)
     return ax
 
@@ -46,14 +47,12 @@ def plot_grid(results: pd.DataFrame, ax: Axes | None = None) -> Axes:
     accuracy, words = _grid(results)
     ax = ax or _new_axes()
     image = ax.imshow(100 * accuracy, cmap="cividis", vmin=0, aspect="auto")
-    middle = image.norm.vmax / 2
-    for row in range(accuracy.shape[0]):
-        for column in range(accuracy.shape[1]):
-            # "not > middle" is also true of a cell without a number.
-            colour = "black" if 100 * accuracy.iloc[row, column] > middle else "white"
-            if words.iloc[row, column] in ("diverged", ""):
-                colour = "black"
-            ax.text(column, row, words.iloc[row, column], ha="center", va="center", color=colour, fontsize=13)
+    ax.set_facecolor("lightgrey")  # shows where a trial diverged
+    for row, lr in enumerate(accuracy.index):
+        for column, batch_size in enumerate(accuracy.columns):
+            is_dark = 100 * accuracy.loc[lr, batch_size] < image.norm.vmax / 2
+            colour = "white" if is_dark else "black"
+            ax.text(column, row, words.loc[lr, batch_size], ha="center", va="center", color=colour, fontsize=13)
     ax.set_xticks(range(accuracy.shape[1]), accuracy.columns)
     ax.set_yticks(range(accuracy.shape[0]), [f"{lr:g}" for lr in accuracy.index])
     ax.set_xlabel("batch size")
@@ -92,18 +91,18 @@ def plot_weight_decay(results: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ("train_accuracy", TRAIN_COLOUR, -0.2, "training"),
         ("val_accuracy", VAL_COLOUR, 0.2, "validation"),
     ):
-        heights = (100 * results[column]).where(~results["diverged"], 0)
+        heights = (100 * results[column]).where(~results["diverged"], 0)  # no bar where it diverged
         bars = ax.bar([place + shift for place in places], heights, width=0.38, color=colour, label=name)
-        labels = [
-            "diverged" if diverged else f"{height:.1f}"
-            for diverged, height in zip(results["diverged"], heights, strict=True)
-        ]
-        ax.bar_label(bars, labels=labels, padding=2)
+        ax.bar_label(bars, labels=[f"{height:.1f}" if height else "" for height in heights], padding=2)
+    for place, diverged in zip(places, results["diverged"], strict=True):
+        if diverged:
+            ax.text(place, 2, "diverged", ha="center")
     ax.set_xticks(places, [f"{decay:g}" for decay in results["weight_decay"]])
     ax.set_xlabel("weight decay")
     ax.set_ylabel("accuracy (%)")
     ax.set_ylim(0, 112)
     ax.set_yticks(range(0, 101, 20))
+    ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, ncols=2, loc="upper right")
     return ax
 

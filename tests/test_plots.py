@@ -60,7 +60,7 @@ def test_a_grid_with_a_missing_or_with_only_diverged_points_can_be_drawn(grid):
 
 def test_weight_decay_shows_training_beside_validation(decays):
     ax = plot_weight_decay(decays)
-    assert words(ax) == ["90.0", "80.0", "diverged", "50.0", "60.0", "diverged"]
+    assert words(ax) == ["90.0", "80.0", "", "50.0", "60.0", "", "diverged"]
     assert weight_decay_text(decays).splitlines() == [
         "weight decay 0: training 90.0%, validation 50.0%",
         "weight decay 0.0005: training 80.0%, validation 60.0%",
