@@ -26,24 +26,18 @@ def layer_table(model: nn.Module, input_shape: tuple[int, int, int]) -> pd.DataF
     if height != width:
         raise ValueError(f"the table has one column for height and width: give a square image, not {height}×{width}")
 
+    names = {layer: name for name, layer in model.named_modules() if not list(layer.children())}
     rows = []
 
-    def add_row(name: str):
-        def hook(layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-            before, after = inputs[0].shape[1:], output.shape[1:]
-            parameters = sum(parameter.numel() for parameter in layer.parameters())
-            if isinstance(layer, nn.Linear) and rows and rows[-1]["out_size"] is not None:
-                rows.append(_row("flatten", rows[-1]["shape"], before, nn.Flatten(), 0))
-            if parameters or after != before:
-                rows.append(_row(name, before, after, layer, parameters))
+    def record(layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        before, after = inputs[0].shape[1:], output.shape[1:]
+        is_first_linear = isinstance(layer, nn.Linear) and rows and len(rows[-1]["after"]) == 3
+        if is_first_linear:  # torchvision flattens between two layers, in a function that no hook sees
+            rows.append(_row("flatten", nn.Flatten(), rows[-1]["after"], before))
+        if after != before or list(layer.parameters()):
+            rows.append(_row(names[layer], layer, before, after))
 
-        return hook
-
-    handles = [
-        layer.register_forward_hook(add_row(name.removeprefix("module.")))
-        for name, layer in model.named_modules()
-        if not list(layer.children())
-    ]
+    handles = [layer.register_forward_hook(record) for layer in names]
     training = {layer: layer.training for layer in model.modules()}
     device = next(model.parameters()).device
     try:
@@ -56,7 +50,7 @@ def layer_table(model: nn.Module, input_shape: tuple[int, int, int]) -> pd.DataF
         for layer, was_training in training.items():
             layer.training = was_training
 
-    table = pd.DataFrame(rows).drop(columns="shape").set_index("layer")
+    table = pd.DataFrame(rows).drop(columns="after").set_index("layer")
     whole_numbers = ["in_channels", "in_size", "filters", "kernel", "stride", "pad", "out_channels", "out_size"]
     table[whole_numbers] = table[whole_numbers].astype("Int64")
     totals = table[["memory_kb", "params_k", "flop_m"]].sum()
@@ -64,26 +58,32 @@ def layer_table(model: nn.Module, input_shape: tuple[int, int, int]) -> pd.DataF
     return table
 
 
-def _row(name: str, before: torch.Size, after: torch.Size, layer: nn.Module, parameters: int) -> dict:
-    def one_number(setting) -> int | None:
-        return setting[0] if isinstance(setting, tuple) else setting
-
-    is_window = isinstance(layer, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d))
-    return {
+def _row(name: str, layer: nn.Module, before: torch.Size, after: torch.Size) -> dict:
+    row = {
         "layer": name,
         "in_channels": before[0],
         "in_size": before[1] if len(before) == 3 else None,
-        "filters": after[0] if isinstance(layer, nn.Conv2d) else None,
-        "kernel": one_number(layer.kernel_size) if is_window else None,
-        "stride": one_number(layer.stride) if is_window else None,
-        "pad": one_number(layer.padding) if is_window else None,
+        "filters": layer.out_channels if isinstance(layer, nn.Conv2d) else None,
+        "kernel": None,
+        "stride": None,
+        "pad": None,
         "out_channels": after[0],
         "out_size": after[1] if len(after) == 3 else None,
         "memory_kb": after.numel() * 4 / 1024,
-        "params_k": parameters / 1e3,
+        "params_k": sum(parameter.numel() for parameter in layer.parameters()) / 1e3,
         "flop_m": _multiply_adds(layer, after) / 1e6,
-        "shape": after,
+        "after": after,
     }
+    if isinstance(layer, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
+        row["kernel"] = _height(layer.kernel_size)
+        row["stride"] = _height(layer.stride)
+        row["pad"] = row["kernel"] // 2 if layer.padding == "same" else _height(layer.padding)
+    return row
+
+
+def _height(setting: int | tuple[int, int]) -> int:
+    """The height of a window, which torch keeps as one number or as (height, width)."""
+    return setting[0] if isinstance(setting, tuple) else setting
 
 
 def _multiply_adds(layer: nn.Module, output: torch.Size) -> int:

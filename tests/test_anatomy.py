@@ -65,6 +65,11 @@ def test_torchvisions_alexnet_gets_its_flatten_row():
     assert table.loc["flatten", ["in_channels", "in_size", "out_channels"]].tolist() == [256, 6, 9216]
 
 
+def test_padding_named_same_is_shown_as_a_number():
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, kernel_size=5, padding="same"))
+    assert layer_table(model, (3, 16, 16)).loc["0", ["pad", "out_size"]].tolist() == [2, 16]
+
+
 def test_the_model_is_left_as_it_was():
     model = resnet18(10)
     model.layer1.eval()  # frozen, as in fine-tuning
