@@ -4,6 +4,7 @@ import csv
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from io import StringIO
 from pathlib import Path
 
 import pandas as pd
@@ -104,19 +105,20 @@ class ResultsFile:
         self.path = path
         self.setting = setting
         if path.exists():
-            self._drop_unfinished()
-
-    def _drop_unfinished(self) -> None:
-        rows = self._read()
-        trial = [*Setting.__dataclass_fields__, *Point.__dataclass_fields__]
-        last = rows.groupby(trial)["epoch"].transform("max")
-        diverged = rows.groupby(trial)["diverged"].transform("any")
-        unfinished = self.path.with_suffix(".unfinished")
-        rows[(last == rows["epochs"]) | diverged].to_csv(unfinished, index=False)
-        unfinished.replace(self.path)
+            rows = self._read()
+            trial = [*Setting.__dataclass_fields__, *Point.__dataclass_fields__]
+            is_last = rows.groupby(trial)["epoch"].transform("max") == rows["epochs"]
+            diverged = rows.groupby(trial)["diverged"].transform("any")
+            unfinished = path.with_suffix(".unfinished")
+            rows[is_last | diverged].to_csv(unfinished, index=False)
+            unfinished.replace(path)
 
     def _read(self) -> pd.DataFrame:
-        rows = pd.read_csv(self.path, float_precision="round_trip")
+        text = self.path.read_text()
+        whole_lines = text[: text.rfind("\n") + 1]  # a run that died may have cut the last one
+        if not whole_lines:
+            return pd.DataFrame(columns=COLUMNS)
+        rows = pd.read_csv(StringIO(whole_lines), float_precision="round_trip")
         if list(rows.columns) != COLUMNS:
             raise ValueError(f"{self.path} is not a results file of this exercise: name another folder with --out")
         return rows
@@ -126,7 +128,7 @@ class ResultsFile:
         row["epoch"] = row.pop("number")
         is_new = not self.path.exists()
         with self.path.open("a", newline="") as file:
-            writer = csv.DictWriter(file, COLUMNS)
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             if is_new:
                 writer.writeheader()
             writer.writerow(row)
@@ -159,7 +161,10 @@ def run_exercise(
     weight decay where the best point was trained with several. Trials that results.csv already holds for the same
     setting are not run again.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"the folder {out} cannot be made ({error.strerror}): name another one") from error
     results = ResultsFile(out / "results.csv", setting)
     val_batches = Batches(val_set, min(256, len(val_set)), setting.image_size, device=device)
     print(

@@ -9,6 +9,7 @@ import torch
 
 from cnnlesson import exercise
 from cnnlesson.__main__ import main
+from cnnlesson.data import tiny_imagenet
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -153,13 +154,11 @@ def test_a_mistyped_option_is_named(run, capsys, options, message):
 
 
 def test_out_of_memory_is_one_line_and_keeps_finished_trials(run, monkeypatch, capsys):
-    def build_model(setting, num_classes):
-        if len(results()) if pd.io.common.file_exists("out/results.csv") else 0:
-            raise torch.OutOfMemoryError("out of memory on cuda with a batch of 8 images: lower batch_size")
-        return original(setting, num_classes)
+    def fail(*arguments):
+        raise torch.OutOfMemoryError("out of memory on cuda with a batch of 8 images: lower batch_size")
 
-    original = exercise.build_model
-    monkeypatch.setattr(exercise, "build_model", build_model)
+    assert run("--lr", "0.1") == 0
+    monkeypatch.setattr(exercise, "train", fail)
     assert run("--lr", "0.1", "0.01") == 2
     assert "error: out of memory on cuda with a batch of 8 images" in capsys.readouterr().err
     assert len(results()) == 1
@@ -187,7 +186,43 @@ def test_a_file_of_other_columns_is_left_alone(run, tmp_path, capsys):
 def test_an_output_folder_that_cannot_be_made_is_one_line(run, tmp_path, capsys):
     (tmp_path / "taken").write_text("a file")
     assert run("--out", "taken") == 2
-    assert "error: " in capsys.readouterr().err
+    assert capsys.readouterr().err.endswith("error: the folder taken cannot be made (File exists): name another one\n")
+
+
+@pytest.mark.parametrize("cut", [10, 300, 1])
+def test_a_results_file_that_was_cut_is_taken_up(run, tmp_path, cut):
+    """A runtime can die while a line is written."""
+    assert run("--lr", "0.1", "0.01") == 0
+    whole = (tmp_path / "out/results.csv").read_text()
+    kept = whole[:-cut] if cut < 300 else whole[:20]
+    (tmp_path / "out/results.csv").write_text(kept)
+    assert run("--lr", "0.1", "0.01") == 0
+    assert results()["lr"].tolist() == [0.1, 0.01]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"val/val_annotations.txt": None}, "has no val/val_annotations.txt"),
+        ({"train/n02/images/n02_3.JPEG": b"no image"}, "train/n02/images/n02_3.JPEG cannot be decoded as an image"),
+        ({"wnids.txt": b"n01\nn02\nn03\nn04\n"}, "class n04 (n04) has no images in train/"),
+    ],
+)
+def test_a_broken_archive_is_one_line_and_exit_code_2(run, make_archive, tmp_path, capsys, changes, message):
+    assert run("--data", str(make_archive(changes)), "--root", str(tmp_path / "other")) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: ")
+    assert message in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_failed_download_is_one_line_and_exit_code_2(run, tmp_path, monkeypatch, capsys):
+    source = sys.modules[tiny_imagenet.__module__]
+    monkeypatch.setattr(source, "MIRRORS", ("http://127.0.0.1:9/tiny-imagenet-200.zip",))
+    monkeypatch.setattr(sys.modules["cnnlesson.data.download"], "PAUSE", 0.001)
+    assert run("--data", "tiny-imagenet", "--root", str(tmp_path / "other")) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("error: tiny-imagenet-200.zip could not be downloaded.")
 
 
 def test_from_a_shell():
