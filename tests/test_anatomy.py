@@ -5,7 +5,7 @@ import torchvision
 from torch.utils.flop_counter import FlopCounterMode
 
 from cnnlesson.anatomy import layer_table
-from cnnlesson.models import AlexNet, resnet18
+from cnnlesson.models import AlexNet, cifar_resnet, resnet18, resnet50
 
 # The lesson's slide, as it is printed: C, H/W, filters, kernel, stride, pad, C, H/W, memory, params, flop.
 SLIDE = {
@@ -39,6 +39,8 @@ NETWORKS = {
     "AlexNet": (lambda: AlexNet(10, dropout=0.5), 227),
     "resnet18": (lambda: resnet18(10), 64),
     "resnet18 for small images": (lambda: resnet18(10, small_images=True), 64),
+    "resnet50": (lambda: resnet50(10), 64),
+    "cifar_resnet of 20 layers": (lambda: cifar_resnet(20, 10), 32),
     "torchvision's alexnet": (torchvision.models.alexnet, 224),
     "torchvision's resnet18": (torchvision.models.resnet18, 224),
     "torchvision's resnet50": (torchvision.models.resnet50, 224),

@@ -1,14 +1,17 @@
 import math
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
 import torch.nn.functional as F
 import torchvision
+from torch import nn
 
+from cnnlesson import models
 from cnnlesson.data import Batches, shapes, split
-from cnnlesson.models import AlexNet, resnet18
+from cnnlesson.models import AlexNet, BasicBlock, cifar_resnet, resnet18
 from cnnlesson.training import train
 
 
@@ -27,16 +30,53 @@ def test_alexnet_with_torchvisions_weights_gives_torchvisions_outputs(size):
         torch.testing.assert_close(ours(images), theirs(images))
 
 
-@pytest.mark.parametrize("size", [64, 224])
-def test_resnet18_with_torchvisions_weights_gives_torchvisions_outputs(size):
-    theirs = torchvision.models.resnet18(num_classes=7)
+@pytest.mark.parametrize("name", ["resnet18", "resnet34", "resnet50"])
+def test_resnets_with_torchvisions_weights_give_torchvisions_outputs(name):
+    theirs = getattr(torchvision.models, name)(num_classes=7)
     theirs.train()(torch.randn(8, 3, 64, 64))  # moves batch norm's running statistics off their first values
     theirs.eval()
-    ours = resnet18(num_classes=7).eval()
+    ours = getattr(models, name)(num_classes=7).eval()
     ours.load_state_dict(theirs.state_dict())
-    images = torch.randn(2, 3, size, size)
-    with torch.no_grad():
-        torch.testing.assert_close(ours(images), theirs(images))
+    for size in (64, 224):
+        images = torch.randn(2, 3, size, size)
+        with torch.no_grad():
+            torch.testing.assert_close(ours(images), theirs(images))
+
+
+# He et al., table 6, in millions.
+@pytest.mark.parametrize(("depth", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.7)])
+@pytest.mark.parametrize("residual", [True, False])
+def test_cifar_resnets_have_the_papers_parameters(depth, millions, residual):
+    model = cifar_resnet(depth, num_classes=10, residual=residual)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert round(count / 1e6, 1 if depth == 110 else 2) == millions
+
+
+@pytest.mark.parametrize("depth", [20, 56])
+def test_cifar_resnets_have_as_many_layers_as_their_name_says(depth):
+    layers = [layer for layer in cifar_resnet(depth, 10).modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    assert len(layers) == depth
+
+
+def test_plain_and_residual_networks_differ_in_the_shortcuts_alone():
+    residual, plain = cifar_resnet(20, 10).eval(), cifar_resnet(20, 10, residual=False).eval()
+    plain.load_state_dict(residual.state_dict())
+    images = torch.randn(2, 3, 32, 32)
+    assert not torch.allclose(plain(images), residual(images))
+    for block in residual.modules():
+        if isinstance(block, BasicBlock):
+            nn.init.zeros_(block.bn2.weight)  # F(x) = 0: what is left is the shortcut
+    x = torch.rand(2, 16, 8, 8)
+    assert torch.equal(residual.layer1(x), x)
+    halved = residual.layer2(x)
+    assert torch.equal(halved[:, 8:24], x[:, :, ::2, ::2])
+    assert not halved[:, :8].any() and not halved[:, 24:].any()
+
+
+@pytest.mark.parametrize("depth", [2, 18, 21, 34, -4])
+def test_a_depth_that_is_not_6n_plus_2_is_refused(depth):
+    with pytest.raises(ValueError, match=f"depth must be 6n \\+ 2, .* got {depth}"):
+        cifar_resnet(depth, num_classes=10)
 
 
 @pytest.mark.parametrize(("small_images", "size"), [(False, 2), (True, 8)])
@@ -54,9 +94,10 @@ def test_alexnet_says_which_images_it_takes(shape):
         AlexNet(num_classes=7, dropout=0.5)(torch.zeros(shape))
 
 
-def test_resnet_says_which_images_it_takes():
+@pytest.mark.parametrize("make_model", [resnet18, partial(cifar_resnet, 20)])
+def test_resnets_say_which_images_they_take(make_model):
     with pytest.raises(ValueError, match=r"shape \(N, 3, H, W\), got \(2, 1, 64, 64\)"):
-        resnet18(num_classes=7)(torch.zeros(2, 1, 64, 64))
+        make_model(num_classes=7)(torch.zeros(2, 1, 64, 64))
 
 
 def test_alexnet_wants_dropout_named():

@@ -1,6 +1,15 @@
 """The networks of the lesson, as the papers and the slides draw them. They import torch and nothing else."""
 
 from cnnlesson.models.alexnet import AlexNet
-from cnnlesson.models.resnet import BasicBlock, ResNet, resnet18
+from cnnlesson.models.resnet import BasicBlock, Bottleneck, ResNet, cifar_resnet, resnet18, resnet34, resnet50
 
-__all__ = ["AlexNet", "BasicBlock", "ResNet", "resnet18"]
+__all__ = [
+    "AlexNet",
+    "BasicBlock",
+    "Bottleneck",
+    "ResNet",
+    "cifar_resnet",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+]
