@@ -1,6 +1,7 @@
 """The networks of the lesson, as the papers and the slides draw them. They import torch and nothing else."""
 
 from cnnlesson.models.alexnet import AlexNet
+from cnnlesson.models.identity import insert_identity_blocks
 from cnnlesson.models.resnet import BasicBlock, Bottleneck, ResNet, cifar_resnet, resnet18, resnet34, resnet50
 
 __all__ = [
@@ -9,6 +10,7 @@ __all__ = [
     "Bottleneck",
     "ResNet",
     "cifar_resnet",
+    "insert_identity_blocks",
     "resnet18",
     "resnet34",
     "resnet50",
