@@ -3,12 +3,14 @@
 from cnnlesson.models.alexnet import AlexNet
 from cnnlesson.models.identity import insert_identity_blocks
 from cnnlesson.models.resnet import BasicBlock, Bottleneck, ResNet, cifar_resnet, resnet18, resnet34, resnet50
+from cnnlesson.models.two_towers import TwoTowerAlexNet
 
 __all__ = [
     "AlexNet",
     "BasicBlock",
     "Bottleneck",
     "ResNet",
+    "TwoTowerAlexNet",
     "cifar_resnet",
     "insert_identity_blocks",
     "resnet18",

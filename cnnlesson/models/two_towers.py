@@ -1,0 +1,166 @@
+"""AlexNet as published: the two towers of Krizhevsky, Sutskever and Hinton (2012), figure 2."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+
+class TwoTowerAlexNet(nn.Module):
+    """The network that won ImageNet's challenge of 2012, for colour images of 227×227 pixels.
+
+    The paper trained it on two GPUs of 3 GB, half of the filters on each. The halves, or towers, see each other's
+    feature maps in conv3 and in the fully-connected layers alone. Here a tower is a group of each grouped convolution;
+    `on_two_devices` gives the same network with a tower on each of two devices.
+
+    From the paper: filters, strides, overlapping pooling and local response normalisation (sections 3.3 to 3.5),
+    dropout of 0.5 before fc6 and fc7 (4.2), and the first weights (5): normal with deviation 0.01, biases 1 where
+    ReLU should start with positive input, in conv2, conv4, conv5, fc6 and fc7. The paper says 224 pixels, but its
+    convolution of 11×11 with stride 4 fits 227: (227 - 11) / 4 + 1 = 55.
+
+    Args:
+        num_classes: how many classes the network tells apart.
+    """
+
+    def __init__(self, num_classes: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 96, kernel_size=11, stride=4)
+        self.pool1 = nn.MaxPool2d(kernel_size=3, stride=2)
+        self.conv2 = nn.Conv2d(96, 256, kernel_size=5, padding=2, groups=2)
+        self.pool2 = nn.MaxPool2d(kernel_size=3, stride=2)
+        self.conv3 = nn.Conv2d(256, 384, kernel_size=3, padding=1)
+        self.conv4 = nn.Conv2d(384, 384, kernel_size=3, padding=1, groups=2)
+        self.conv5 = nn.Conv2d(384, 256, kernel_size=3, padding=1, groups=2)
+        self.pool5 = nn.MaxPool2d(kernel_size=3, stride=2)
+        self.flatten = nn.Flatten()
+        self.fc6 = nn.Linear(256 * 6 * 6, 4096)
+        self.fc7 = nn.Linear(4096, 4096)
+        self.fc8 = nn.Linear(4096, num_classes)
+        self.dropout = nn.Dropout(0.5)
+        for layer in self.children():
+            if isinstance(layer, (nn.Conv2d, nn.Linear)):
+                nn.init.normal_(layer.weight, std=0.01)
+                nn.init.zeros_(layer.bias)
+        for layer in (self.conv2, self.conv4, self.conv5, self.fc6, self.fc7):
+            nn.init.ones_(layer.bias)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (N, num_classes) of images (N, 3, 227, 227)."""
+        check_images(images)
+        x = normalise_towers(F.relu(self.conv1(images)))  # (N, 96, 55, 55)
+        x = self.pool1(x)  # (N, 96, 27, 27)
+        x = normalise_towers(F.relu(self.conv2(x)))  # (N, 256, 27, 27)
+        x = self.pool2(x)  # (N, 256, 13, 13)
+        x = F.relu(self.conv3(x))  # (N, 384, 13, 13)
+        x = F.relu(self.conv4(x))
+        x = F.relu(self.conv5(x))  # (N, 256, 13, 13)
+        x = self.pool5(x)  # (N, 256, 6, 6)
+        x = self.flatten(x)  # (N, 9216)
+        x = F.relu(self.fc6(self.dropout(x)))  # (N, 4096)
+        x = F.relu(self.fc7(self.dropout(x)))
+        return self.fc8(x)  # (N, num_classes)
+
+    def on_two_devices(self, devices: Sequence[torch.device | str]) -> "TowersOnTwoDevices":
+        """A copy of this network with a tower on each of two devices; logits come out on the first of them."""
+        return TowersOnTwoDevices(self, devices)
+
+
+class TowersOnTwoDevices(nn.Module):
+    """The two towers, each on its own device, as in the figure: see `TwoTowerAlexNet.on_two_devices`."""
+
+    def __init__(self, model: TwoTowerAlexNet, devices: Sequence[torch.device | str]):
+        super().__init__()
+        self.devices = [existing_device(device) for device in devices]
+        self.towers = nn.ModuleList(Tower(model, half).to(device) for half, device in enumerate(self.devices))
+        self.train(model.training)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Logits (N, num_classes) on the first device, of images (N, 3, 227, 227) on any."""
+        check_images(images)
+        xs = [images.to(device) for device in self.devices]
+        xs = [tower.conv1_to_conv2(x) for tower, x in zip(self.towers, xs, strict=True)]  # (N, 128, 13, 13) each
+        xs = self.exchange(xs)  # (N, 256, 13, 13) each
+        xs = [tower.conv3_to_conv5(x) for tower, x in zip(self.towers, xs, strict=True)]  # (N, 4608) each
+        xs = self.exchange(xs)  # (N, 9216) each
+        xs = [F.relu(tower.fc6(tower.dropout(x))) for tower, x in zip(self.towers, xs, strict=True)]
+        xs = self.exchange(xs)  # (N, 4096) each
+        xs = [F.relu(tower.fc7(tower.dropout(x))) for tower, x in zip(self.towers, xs, strict=True)]
+        xs = self.exchange(xs)  # (N, 4096) each
+        xs = [tower.fc8(x) for tower, x in zip(self.towers, xs, strict=True)]  # half of the classes each
+        return self.exchange(xs)[0]  # (N, num_classes)
+
+    def exchange(self, xs: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Where the figure's lines cross: each device gets the maps of both towers."""
+        return [torch.cat([x.to(device) for x in xs], dim=1) for device in self.devices]
+
+
+class Tower(nn.Module):
+    """Half of the filters of every layer of `model`, with copies of their weights; `half` is 0 or 1."""
+
+    def __init__(self, model: TwoTowerAlexNet, half: int):
+        super().__init__()
+        self.conv1 = half_of_convolution(model.conv1, half)
+        self.conv2 = half_of_convolution(model.conv2, half)
+        self.conv3 = half_of_convolution(model.conv3, half)
+        self.conv4 = half_of_convolution(model.conv4, half)
+        self.conv5 = half_of_convolution(model.conv5, half)
+        self.pool = nn.MaxPool2d(kernel_size=3, stride=2)
+        self.fc6 = half_of_linear(model.fc6, half)
+        self.fc7 = half_of_linear(model.fc7, half)
+        self.fc8 = half_of_linear(model.fc8, half)
+        self.dropout = nn.Dropout(model.dropout.p)
+
+    def conv1_to_conv2(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.pool(normalise(F.relu(self.conv1(x))))  # (N, 48, 27, 27)
+        return self.pool(normalise(F.relu(self.conv2(x))))  # (N, 128, 13, 13)
+
+    def conv3_to_conv5(self, x: torch.Tensor) -> torch.Tensor:
+        x = F.relu(self.conv3(x))  # (N, 192, 13, 13)
+        x = F.relu(self.conv4(x))
+        x = F.relu(self.conv5(x))  # (N, 128, 13, 13)
+        return self.pool(x).flatten(1)  # (N, 4608)
+
+
+def half_of_convolution(layer: nn.Conv2d, half: int) -> nn.Conv2d:
+    """The filters of one tower; those of a group see their own tower's maps alone, the others see all."""
+    weight, bias = layer.weight.chunk(2)[half], layer.bias.chunk(2)[half]
+    filters, channels = weight.shape[:2]
+    part = nn.Conv2d(channels, filters, layer.kernel_size, layer.stride, layer.padding)
+    part.load_state_dict({"weight": weight, "bias": bias})
+    return part
+
+
+def half_of_linear(layer: nn.Linear, half: int) -> nn.Linear:
+    weight, bias = layer.weight.chunk(2)[half], layer.bias.chunk(2)[half]
+    part = nn.Linear(layer.in_features, len(weight))
+    part.load_state_dict({"weight": weight, "bias": bias})
+    return part
+
+
+def normalise(x: torch.Tensor) -> torch.Tensor:
+    """The paper's local response normalisation over five neighbouring channels (N, C, H, W).
+
+    torch divides alpha by the number of neighbours and the paper does not, so its 0.0001 is 0.0005 here.
+    """
+    return F.local_response_norm(x, size=5, alpha=5 * 1e-4, beta=0.75, k=2)
+
+
+def normalise_towers(x: torch.Tensor) -> torch.Tensor:
+    """`normalise` for each half of the channels: neighbours in the other tower are on the other GPU."""
+    return torch.cat([normalise(tower) for tower in x.chunk(2, dim=1)], dim=1)
+
+
+def check_images(images: torch.Tensor) -> None:
+    if images.dim() != 4 or images.shape[1:] != (3, 227, 227):
+        raise ValueError(
+            f"TwoTowerAlexNet takes images of shape (N, 3, 227, 227), got {tuple(images.shape)}: "
+            "make the batches with image_size=227"
+        )
+
+
+def existing_device(name: torch.device | str) -> torch.device:
+    try:
+        return torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError):  # torch built without CUDA raises the second
+        raise ValueError(f"device {str(name)!r} is not there: two GPUs are 'cuda:0' and 'cuda:1'") from None

@@ -1,0 +1,120 @@
+import copy
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from cnnlesson.anatomy import layer_table
+from cnnlesson.models import TwoTowerAlexNet
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    model = TwoTowerAlexNet(num_classes=10)
+    for parameter in model.parameters():  # stronger than the paper's, so that a wrong connection shows in the output
+        torch.nn.init.normal_(parameter, std=2 / max(1, parameter[0].numel()) ** 0.5)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randn(3, 3, 227, 227, generator=torch.Generator().manual_seed(1))
+
+
+def test_it_has_the_papers_sixty_million_parameters():
+    model = TwoTowerAlexNet(num_classes=1000)
+    assert sum(parameter.numel() for parameter in model.parameters()) == 60_965_224
+    table = layer_table(model, (3, 227, 227))
+    assert table.loc["total", "params_k"] == pytest.approx(60_965.224)
+
+
+def test_the_filters_have_the_papers_sizes():
+    """Section 3.5: 96 of 11×11×3, 256 of 5×5×48, 384 of 3×3×256, 384 of 3×3×192, 256 of 3×3×192."""
+    model = TwoTowerAlexNet(num_classes=10)
+    shapes = [tuple(layer.weight.shape) for layer in (model.conv1, model.conv2, model.conv3, model.conv4, model.conv5)]
+    assert shapes == [(96, 3, 11, 11), (256, 48, 5, 5), (384, 256, 3, 3), (384, 192, 3, 3), (256, 192, 3, 3)]
+
+
+def test_the_first_weights_are_the_papers():
+    torch.manual_seed(0)
+    model = TwoTowerAlexNet(num_classes=10)
+    for name, bias in {
+        "conv1": 0,
+        "conv2": 1,
+        "conv3": 0,
+        "conv4": 1,
+        "conv5": 1,
+        "fc6": 1,
+        "fc7": 1,
+        "fc8": 0,
+    }.items():
+        layer = getattr(model, name)
+        assert (layer.bias == bias).all()
+        assert layer.weight.std().item() == pytest.approx(0.01, rel=0.05)
+
+
+def test_towers_on_two_devices_give_the_same_outputs_and_gradients(model, images):
+    whole = copy.deepcopy(model)
+    placed = model.on_two_devices(["cpu", torch.device("cpu")])
+    with torch.no_grad():
+        torch.testing.assert_close(placed(images), whole(images), rtol=1e-4, atol=1e-4)
+    labels = torch.tensor([1, 2, 3])
+    F.cross_entropy(whole(images), labels).backward()
+    F.cross_entropy(placed(images), labels).backward()
+    for name in ("conv1", "conv3", "conv5", "fc6", "fc8"):
+        halves = [getattr(tower, name).weight.grad for tower in placed.towers]
+        expected = getattr(whole, name).weight.grad
+        torch.testing.assert_close(torch.cat(halves), expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+
+
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="this machine has fewer than two GPUs")
+def test_towers_on_two_gpus_give_the_same_outputs(model, images):
+    placed = model.on_two_devices(["cuda:0", "cuda:1"])
+    with torch.no_grad():
+        torch.testing.assert_close(placed(images).cpu(), model(images), rtol=1e-2, atol=1e-2)
+
+
+def test_the_towers_talk_only_where_the_figure_lets_them(model, images):
+    """What the second tower's conv1 gives reaches the first tower's conv2 never, and its conv3 always."""
+    changed = copy.deepcopy(model)
+    with torch.no_grad():
+        changed.conv1.weight[48:] *= 2
+    maps = {"before": {}, "after": {}}
+    for network, kept in ((model, maps["before"]), (changed, maps["after"])):
+        handles = [
+            getattr(network, name).register_forward_hook(
+                lambda layer, inputs, x, kept=kept, name=name: kept.update({name: x})
+            )
+            for name in ("conv2", "conv3")
+        ]
+        with torch.no_grad():
+            network(images)
+        for handle in handles:
+            handle.remove()
+    assert torch.equal(maps["before"]["conv2"][:, :128], maps["after"]["conv2"][:, :128])
+    assert not torch.equal(maps["before"]["conv2"][:, 128:], maps["after"]["conv2"][:, 128:])
+    assert not torch.equal(maps["before"]["conv3"][:, :192], maps["after"]["conv3"][:, :192])
+
+
+def test_normalisation_follows_the_papers_formula():
+    from cnnlesson.models.two_towers import normalise
+
+    x = torch.rand(1, 12, 1, 1) * 30
+    for channel in range(12):  # section 3.3, written out for one channel
+        neighbours = x[0, max(0, channel - 2) : channel + 3, 0, 0]
+        expected = x[0, channel, 0, 0] / (2 + 1e-4 * (neighbours**2).sum()) ** 0.75
+        torch.testing.assert_close(normalise(x)[0, channel, 0, 0], expected)
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 224, 224), (2, 1, 227, 227), (3, 227, 227)])
+def test_it_says_which_images_it_takes(model, shape):
+    for network in (model, model.on_two_devices(["cpu", "cpu"])):
+        with pytest.raises(ValueError, match=r"takes images of shape \(N, 3, 227, 227\), got .*image_size=227"):
+            network(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("missing", ["cuda:99", "gpu"])
+def test_a_device_that_is_not_there_is_named(model, missing):
+    with pytest.raises(ValueError, match=f"device '{missing}' is not there"):
+        model.on_two_devices(["cpu", missing])
