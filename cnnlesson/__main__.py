@@ -48,7 +48,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--data",
         required=True,
         help="'shapes' (made on the spot), 'tiny-imagenet' (found under --root or downloaded), "
-        "or a zip or folder with TinyImageNet's layout",
+        "or a zip or folder with TinyImageNet's layout, or with train/<class>/ and test/<class>/",
     )
     add("--epochs", required=True, type=positive(int), help="passes over the training images")
     add("--lr", required=True, nargs="+", type=positive(float), help="learning rates")
@@ -88,17 +88,12 @@ def not_negative(text: str) -> float:
 
 def run_exercise(options: argparse.Namespace) -> None:
     # Imported here, so that --help and a mistyped option answer at once.
-    from cnnlesson.data import shapes, split, tiny_imagenet
+    from cnnlesson.data import split
     from cnnlesson.exercise import Point, Setting
     from cnnlesson.exercise import run_exercise as run
     from cnnlesson.memory import reuse_freed_memory
 
-    if options.data == "shapes":
-        images = shapes(options.seed).train
-    elif options.data == "tiny-imagenet":
-        images = tiny_imagenet(options.root).train
-    else:
-        images = tiny_imagenet(options.root, archive=options.data).train
+    images = load_images(options.data, options.root, options.seed)
     if options.images is not None and options.images < len(images):
         kept = options.images / len(images)
         images, _ = split(images, (kept, 1 - kept), seed=options.seed)
@@ -120,6 +115,20 @@ def run_exercise(options: argparse.Namespace) -> None:
     grid = [Point(*point) for point in product(options.lr, options.batch_size, options.weight_decay)]
     reuse_freed_memory()
     run(setting, train_set, val_set, grid, options.decay_at_best, options.out, options.device)
+
+
+def load_images(name: str, root: Path, seed: int):
+    """The training images that --data names: an ImageSet."""
+    from cnnlesson.data import image_folder, shapes, tiny_imagenet
+    from cnnlesson.data.files import Files
+
+    if name == "shapes":
+        return shapes(seed).train
+    if name == "tiny-imagenet":
+        return tiny_imagenet(root).train
+    with Files(Path(name)) as files:
+        is_tiny_imagenet = {"wnids.txt", "words.txt", "val/val_annotations.txt"} & set(files.names)
+    return tiny_imagenet(root, archive=name).train if is_tiny_imagenet else image_folder(name).train
 
 
 if __name__ == "__main__":

@@ -5,20 +5,8 @@ import torchvision
 from torch.utils.flop_counter import FlopCounterMode
 
 from cnnlesson.anatomy import layer_table
+from cnnlesson.audit import SLIDE
 from cnnlesson.models import AlexNet, cifar_resnet, resnet18, resnet50
-
-# The lesson's slide, as it is printed: C, H/W, filters, kernel, stride, pad, C, H/W, memory, params, flop.
-SLIDE = {
-    "conv1": (3, 227, 64, 11, 4, 2, 64, 56, 784, 23, 73),
-    "pool1": (64, 56, None, 3, 2, 0, 64, 27, 182, 0, 0),
-    "conv2": (64, 27, 192, 5, 1, 2, 192, 27, 547, 307, 224),
-    "pool2": (192, 27, None, 3, 2, 0, 192, 13, 127, 0, 0),
-    "conv3": (192, 13, 384, 3, 1, 1, 384, 13, 254, 664, 112),
-    "conv4": (384, 13, 256, 3, 1, 1, 256, 13, 169, 885, 145),
-    "conv5": (256, 13, 256, 3, 1, 1, 256, 13, 169, 590, 100),
-    "pool5": (256, 13, None, 3, 2, 0, 256, 6, 36, 0, 0),
-    "flatten": (256, 6, None, None, None, None, 9216, None, 36, 0, 0),
-}
 
 
 def test_alexnet_equals_the_slide_in_every_number_but_conv4s_flop():

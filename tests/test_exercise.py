@@ -3,9 +3,11 @@
 import subprocess
 import sys
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import jpeg, write_zip
 
 from cnnlesson import exercise
 from cnnlesson.__main__ import main
@@ -89,6 +91,19 @@ def test_another_setting_is_another_trial(run):
     assert run("--seed", "1") == 0
     assert run("--augment") == 0
     assert len(results()) == 1 + 2 + 1 + 1
+
+
+def test_folders_of_classes_will_do_as_well(run, tmp_path, capsys):
+    random = np.random.default_rng(0)
+    files = {
+        f"{part}/{name}/{number}.jpg": jpeg(random, size=32)
+        for part in ("train", "test")
+        for name in ("frog", "airplane")
+        for number in range(10)
+    }
+    assert run("--data", str(write_zip(tmp_path / "small.zip", files)), "--image-size", "32") == 0
+    assert "13 training and 7 validation images of 2 classes" in capsys.readouterr().out
+    assert results()["image_size"].tolist() == [32]
 
 
 def test_both_models_share_a_file(run):

@@ -1,9 +1,21 @@
 """The images of the lesson: where they come from, how they are split, and how they reach the network."""
 
 from cnnlesson.data.batches import Batches
+from cnnlesson.data.cifar10 import cifar10
+from cnnlesson.data.folder import image_folder
 from cnnlesson.data.image_set import ImageSet, TrainTest
 from cnnlesson.data.shapes import shapes
 from cnnlesson.data.splits import k_folds, split
 from cnnlesson.data.tiny_imagenet import tiny_imagenet
 
-__all__ = ["Batches", "ImageSet", "TrainTest", "k_folds", "shapes", "split", "tiny_imagenet"]
+__all__ = [
+    "Batches",
+    "ImageSet",
+    "TrainTest",
+    "cifar10",
+    "image_folder",
+    "k_folds",
+    "shapes",
+    "split",
+    "tiny_imagenet",
+]

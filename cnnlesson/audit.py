@@ -1,0 +1,96 @@
+"""Published figures of AlexNet beside what follows from its layers."""
+
+import pandas as pd
+
+from cnnlesson.anatomy import layer_table
+from cnnlesson.models import AlexNet, TwoTowerAlexNet
+
+# Krizhevsky, Sutskever and Hinton (2012), caption of figure 2: the numbers of the network's inputs and neurons.
+CAPTION = {
+    "input": 150_528,
+    "conv1": 253_440,
+    "conv2": 186_624,
+    "conv3": 64_896,
+    "conv4": 64_896,
+    "conv5": 43_264,
+    "fc6": 4096,
+    "fc7": 4096,
+    "fc8": 1000,
+}
+
+# The layer table of the lesson's slide, as it is printed, in the columns of `layer_table`.
+SLIDE = {
+    "conv1": (3, 227, 64, 11, 4, 2, 64, 56, 784, 23, 73),
+    "pool1": (64, 56, None, 3, 2, 0, 64, 27, 182, 0, 0),
+    "conv2": (64, 27, 192, 5, 1, 2, 192, 27, 547, 307, 224),
+    "pool2": (192, 27, None, 3, 2, 0, 192, 13, 127, 0, 0),
+    "conv3": (192, 13, 384, 3, 1, 1, 384, 13, 254, 664, 112),
+    "conv4": (384, 13, 256, 3, 1, 1, 256, 13, 169, 885, 145),
+    "conv5": (256, 13, 256, 3, 1, 1, 256, 13, 169, 590, 100),
+    "pool5": (256, 13, None, 3, 2, 0, 256, 6, 36, 0, 0),
+    "flatten": (256, 6, None, None, None, None, 9216, None, 36, 0, 0),
+}
+
+
+def audit_caption() -> pd.DataFrame:
+    """The figures of the paper's caption: a row each, with published, computed, agrees and arithmetic.
+
+    Computed is the number of values that comes out of each layer of `TwoTowerAlexNet`, from 227×227 pixels.
+    """
+    table = layer_table(TwoTowerAlexNet(num_classes=1000), (3, 227, 227)).astype(object)  # whole numbers stay whole
+    rows = []
+    for layer, published in CAPTION.items():
+        if layer == "input":
+            channels, size = 3, 227
+        else:
+            channels, size = table.loc[layer, ["out_channels", "out_size"]]
+        if pd.isna(size):
+            computed, arithmetic = channels, "set by the architecture"
+        else:
+            computed = channels * size * size
+            arithmetic = f"{_product([channels, size, size])} = {computed:,}"
+        rows.append((layer, published, computed, published == computed, arithmetic))
+    audit = pd.DataFrame(rows, columns=["layer", "published", "computed", "agrees", "arithmetic"]).set_index("layer")
+    audit.loc["input", "arithmetic"] += "; 3·224·224 = 150,528, but (224 - 11) / 4 + 1 = 54.25 is no whole number"
+    audit.loc["conv1", "arithmetic"] += "; 253,440 / 96 = 2,640, which is no square"
+    return audit
+
+
+def audit_slide() -> pd.DataFrame:
+    """The figures of the slide's table, a row each, with published, computed, agrees and arithmetic.
+
+    Computed is `layer_table` of `AlexNet`; a figure agrees if the exact value rounds to it.
+    """
+    table = layer_table(AlexNet(num_classes=1000, dropout=0.5), (3, 227, 227)).astype(object)
+    rows = []
+    for layer, figures in SLIDE.items():
+        for column, published in zip(table.columns, figures, strict=True):
+            if published is not None:
+                computed = table.loc[layer, column]
+                agrees = published == round(computed)
+                rows.append((layer, column, published, computed, agrees, _arithmetic(table.loc[layer], column)))
+    columns = ["layer", "column", "published", "computed", "agrees", "arithmetic"]
+    return pd.DataFrame(rows, columns=columns).set_index(["layer", "column"])
+
+
+def _arithmetic(row: pd.Series, column: str) -> str:
+    """How a figure of a layer follows from the others in its row."""
+    outputs = [row["out_channels"]] if pd.isna(row["out_size"]) else [row["out_channels"], *[row["out_size"]] * 2]
+    if column == "memory_kb":
+        return f"{_product(outputs)}·4 / 1024 = {row['memory_kb']:g}"
+    if column == "out_size":
+        exact = (row["in_size"] + 2 * row["pad"] - row["kernel"]) / row["stride"] + 1
+        formula = f"({row['in_size']} + 2·{row['pad']} - {row['kernel']}) / {row['stride']} + 1"
+        return f"{formula} = {exact:g}" + (", rounded down" if exact % 1 else "")
+    if column in ("params_k", "flop_m"):
+        if pd.isna(row["filters"]):
+            return "no weights"
+        weights = [row["filters"], row["in_channels"], row["kernel"], row["kernel"]]
+        if column == "params_k":
+            return f"{_product(weights)} + {row['filters']} = {1e3 * row['params_k']:,.0f}"
+        return f"{_product(weights + outputs[1:])} = {1e6 * row['flop_m']:,.0f}"
+    return "set by the architecture"
+
+
+def _product(factors: list[int]) -> str:
+    return "·".join(str(factor) for factor in factors)
