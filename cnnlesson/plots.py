@@ -100,8 +100,7 @@ def plot_weight_decay(results: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_xticks(places, [f"{decay:g}" for decay in results["weight_decay"]])
     ax.set_xlabel("weight decay")
     ax.set_ylabel("accuracy (%)")
-    ax.set_ylim(0, 112)
-    ax.set_yticks(range(0, 101, 20))
+    ax.margins(y=0.2)  # room for the legend over the tallest bar
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False, ncols=2, loc="upper right")
     return ax
