@@ -14,7 +14,7 @@ help:
 	@echo "make clean    remove the virtual environment (data and results stay)"
 
 lesson: $(INSTALLED)
-	@$(BIN)/python -m cnnlesson exercise --model resnet18 --data shapes --images 1250 --val-fraction 0.2 --epochs 3 \
+	@$(BIN)/python -m cnnlesson exercise --model resnet18 --data shapes --images 1000 --val-fraction 0.2 --epochs 3 \
 		--lr 0.1 0.001 0.0001 --batch-size 16 32 64 --weight-decay 0.0005 --decay-at-best 0 0.05 --out results/lesson
 	@echo
 	@$(BIN)/python -m cnnlesson exercise --model alexnet --data shapes --images 400 --val-fraction 0.2 --epochs 3 \
