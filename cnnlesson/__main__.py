@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
-IMAGE_SIZE = {"alexnet": 227, "resnet18": 64}
+EXAMPLE = """\
+example:
+  python -m cnnlesson exercise --model resnet18 --data shapes --images 1000 --epochs 3 \\
+      --lr 0.1 0.001 0.0001 --batch-size 16 32 64 --weight-decay 0.0005 --decay-at-best 0 0.05
+"""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -39,32 +43,47 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     exercise = commands.add_parser(
         "exercise",
         help="train a network over learning rates, batch sizes and weight decays",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=EXAMPLE,
     )
     exercise.set_defaults(command=run_exercise)
     add = exercise.add_argument
-    add("--model", required=True, choices=IMAGE_SIZE, help="the network")
+    add("--model", required=True, choices=("alexnet", "resnet18"), help="the network")
     add(
         "--data",
         required=True,
-        help="'shapes' (made on the spot), 'tiny-imagenet' (found under --root or downloaded), "
-        "or a zip or folder with TinyImageNet's layout, or with train/<class>/ and test/<class>/",
+        help="'shapes' (made on the spot), 'tiny-imagenet' (found under --root or downloaded), or a zip or folder "
+        "with TinyImageNet's layout, or with train/<class>/ and test/<class>/",
     )
-    add("--epochs", required=True, type=positive(int), help="passes over the training images")
-    add("--lr", required=True, nargs="+", type=positive(float), help="learning rates")
-    add("--batch-size", required=True, nargs="+", type=positive(int), help="images a batch")
-    add("--weight-decay", required=True, nargs="+", type=not_negative, help="weight decays; each is a whole grid")
-    add("--out", type=Path, default=Path("results"), help="folder for results.csv and the figures")
-    add("--decay-at-best", nargs="*", default=[], type=not_negative, help="more weight decays, at the best point alone")
-    add("--images", type=positive(int), help="use only so many of the images, the same share of each class")
-    add("--val-fraction", type=float, default=0.1, help="share of the images to validate on")
-    add("--image-size", type=positive(int), help=f"pixels the network gets (default: {IMAGE_SIZE})")
+    add("--epochs", required=True, metavar="N", type=positive(int), help="passes over the training images")
+    add("--lr", required=True, nargs="+", metavar="RATE", type=positive(float), help="learning rates")
+    add("--batch-size", required=True, nargs="+", metavar="N", type=positive(int), help="images a batch")
+    add(
+        "--weight-decay",
+        required=True,
+        nargs="+",
+        metavar="DECAY",
+        type=not_negative,
+        help="weight decays; each makes a whole grid",
+    )
+    add(
+        "--decay-at-best",
+        nargs="*",
+        default=[],
+        metavar="DECAY",
+        type=not_negative,
+        help="more weight decays, for the best point of the grid alone",
+    )
+    add("--out", type=Path, default=Path("results"), help="folder for results.csv and the figures (results)")
+    add("--images", metavar="N", type=positive(int), help="use only so many images, the same share of each class")
+    add("--val-fraction", type=float, default=0.1, metavar="SHARE", help="of the images, to validate on (0.1)")
+    add("--image-size", metavar="N", type=positive(int), help="pixels (alexnet: 227, resnet18: the images' own)")
     add("--augment", action="store_true", help="flip and shift the training images at random")
-    add("--dropout", type=float, default=0.5, help="AlexNet's dropout")
-    add("--small-images", action="store_true", help="resnet18 with a 3×3 first convolution and no pool after it")
-    add("--seed", type=int, default=0, help="of the split, the first weights and the order of the images")
-    add("--root", type=Path, default=Path("data"), help="folder for downloads and decoded images")
-    add("--device", help="cpu, cuda or cuda:1 (default: the GPU where there is one)")
+    add("--dropout", type=float, default=0.5, metavar="P", help="alexnet's, 0 to 1 (0.5)")
+    add("--small-images", action="store_true", help="resnet18's first convolution is 3×3, with no pool after it")
+    add("--seed", type=int, default=0, help="of the split, the first weights and the order of the images (0)")
+    add("--root", type=Path, default=Path("data"), help="folder for downloads and decoded images (data)")
+    add("--device", help="cpu, cuda or cuda:1 (the GPU where there is one)")
     return parser.parse_args(arguments)
 
 
@@ -102,10 +121,11 @@ def run_exercise(options: argparse.Namespace) -> None:
         if batch_size > len(train_set):
             raise ValueError(f"--batch-size {batch_size} is larger than the {len(train_set)} training images")
 
+    own_size = 227 if options.model == "alexnet" else images.images.shape[-1]
     setting = Setting(
         model=options.model,
         data=f"{Path(options.data).stem} ({len(train_set)} + {len(val_set)} images)",
-        image_size=options.image_size or IMAGE_SIZE[options.model],
+        image_size=options.image_size or own_size,
         small_images=options.small_images,
         dropout=options.dropout,
         augment=options.augment,

@@ -101,7 +101,7 @@ def test_folders_of_classes_will_do_as_well(run, tmp_path, capsys):
         for name in ("frog", "airplane")
         for number in range(10)
     }
-    assert run("--data", str(write_zip(tmp_path / "small.zip", files)), "--image-size", "32") == 0
+    assert run("--data", str(write_zip(tmp_path / "small.zip", files))) == 0
     assert "13 training and 7 validation images of 2 classes" in capsys.readouterr().out
     assert results()["image_size"].tolist() == [32]
 
