@@ -78,6 +78,14 @@ def test_a_ready_cache_is_enough(root):
     assert len(tiny_imagenet(root).train) == 3 * TRAIN_IMAGES
 
 
+def test_a_cache_outlives_its_archive_and_a_move(root, make_archive, tmp_path):
+    archive = make_archive()
+    tiny_imagenet(root, archive=archive)
+    archive.unlink()
+    root.rename(tmp_path / "moved")
+    assert len(tiny_imagenet(tmp_path / "moved", archive=archive).train) == 3 * TRAIN_IMAGES
+
+
 def test_another_archive_of_the_same_name_is_read_anew(root, make_archive):
     tiny_imagenet(root, archive=make_archive())
     changed = make_archive({"words.txt": b"n01\tshark\nn02\tcrow\nn03\tferry\n"})
@@ -92,7 +100,15 @@ def test_changing_the_images_does_not_change_the_cache(root, make_archive):
     assert torch.equal(tiny_imagenet(root, archive=archive).train.images, kept)
 
 
-@pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: b"x" * len(content)])
+def other_file(content: bytes) -> bytes:
+    file = io.BytesIO()
+    torch.save({"weights": torch.ones(3)}, file)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda content: content[: len(content) // 2], lambda content: b"x" * len(content), other_file]
+)
 def test_a_damaged_cache_is_made_anew(root, make_archive, capsys, damage):
     archive = make_archive()
     kept = tiny_imagenet(root, archive=archive).train.images.clone()

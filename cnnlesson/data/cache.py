@@ -46,26 +46,27 @@ def save_cache(data: TrainTest, path: Path, source: Path) -> TrainTest:
 def load_cache(path: Path, source: Path | None) -> TrainTest | None:
     """The images that `save_cache` wrote, or None where there is no whole cache of this `source`.
 
-    Without a source, because the archive was deleted to save room, any whole cache will do. The images are mapped:
-    they are read from disk when they are used, and changing them changes nothing on disk.
+    Where the source is gone, because the archive was deleted to save room, any whole cache will do. The images are
+    mapped: they are read from disk when they are used, and changing them changes nothing on disk.
     """
     if not path.exists():
         return None
     try:
         content = torch.load(path, mmap=True, weights_only=True)
-    except Exception as error:  # whatever a damaged file makes torch.load raise
-        print(f"{path} is damaged and will be made anew ({str(error).splitlines()[0]})")
+        classes = tuple(content["classes"])
+        data = TrainTest(
+            train=ImageSet(content["train_images"], content["train_labels"], classes),
+            test=ImageSet(content["test_images"], content["test_labels"], classes),
+        )
+    except Exception as error:  # whatever a damaged file, or one of another program, raises
+        print(f"{path} is damaged and will be made anew ({type(error).__name__})")
         return None
-    if source is not None and content["source"] != _fingerprint(source):
+    if source is not None and source.exists() and content["source"] != _fingerprint(source):
         return None
-    classes = tuple(content["classes"])
-    return TrainTest(
-        train=ImageSet(content["train_images"], content["train_labels"], classes),
-        test=ImageSet(content["test_images"], content["test_labels"], classes),
-    )
+    return data
 
 
-def _fingerprint(source: Path) -> list[str | int]:
-    """Changes when the archive or the folder is replaced: its place, size and time of writing."""
+def _fingerprint(source: Path) -> list[int]:
+    """Changes when the archive or the folder is replaced: its size and the time of its last change."""
     status = source.stat()
-    return [str(source.resolve()), status.st_size, status.st_mtime_ns]
+    return [status.st_size, status.st_mtime_ns]
