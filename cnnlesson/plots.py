@@ -23,7 +23,7 @@ def plot_history(history: Sequence[Epoch], ax: Axes | None = None) -> Axes:
     ax.plot(numbers, validation, "o-", color=VAL_COLOUR, label="validation")
     ax.set_xlabel("epoch")
     ax.set_ylabel("accuracy (%)")
-    ax.set_ylim(0, 100)
+    ax.set_ylim(bottom=0)
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.spines[["top", "right"]].set_visible(False)
     ax.legend(frameon=False)
