@@ -10,8 +10,9 @@ def reuse_freed_memory() -> bool:
     """Let the process keep the memory that a training step frees, for the next step; True where that can be set.
 
     glibc hands each freed block of some size back to the system, which clears it page by page when the next step
-    asks for it again. AlexNet's gradients alone are 244 MB a step. Call it once, before training on a processor;
-    memory then stays with the process until it ends. It does nothing where the C library is not glibc.
+    asks for it again. AlexNet's gradients alone are 244 MB a step: benchmarks/memory.py measures the difference. Call
+    it once, before training on a processor; memory then stays with the process until it ends. It does nothing where
+    the C library is not glibc.
     """
     if not sys.platform.startswith("linux"):
         return False
