@@ -75,10 +75,11 @@ class Batches:
         num_images, _, height, width = self.image_set.images.shape
         margin = max(height, width) // 8
         order = torch.arange(num_images)
+        # All of the epoch's random numbers are drawn at once: a GPU then never waits for one of them.
         if self.seed is not None:
-            # All of the epoch's random numbers are drawn at once: a GPU then never waits for one of them.
             generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
             order = torch.randperm(num_images, generator=generator)
+        if self.augment:
             flips = (torch.rand(num_images, generator=generator) < 0.5).to(self.device)
             shifts = torch.randint(2 * margin + 1, (num_images, 2), generator=generator).to(self.device)
         self.epoch += 1
