@@ -5,7 +5,7 @@ from cnnlesson.data.cifar10 import cifar10
 from cnnlesson.data.folder import image_folder
 from cnnlesson.data.image_set import ImageSet, TrainTest
 from cnnlesson.data.shapes import shapes
-from cnnlesson.data.splits import k_folds, split
+from cnnlesson.data.splits import k_folds, split, take
 from cnnlesson.data.tiny_imagenet import tiny_imagenet
 
 __all__ = [
@@ -17,5 +17,6 @@ __all__ = [
     "k_folds",
     "shapes",
     "split",
+    "take",
     "tiny_imagenet",
 ]

@@ -17,6 +17,20 @@ def split(image_set: ImageSet, fractions: Sequence[float], seed: int) -> tuple[I
     Raises:
         ValueError: the fractions are not positive or do not add up to 1, or a class has too few images.
     """
+    return tuple(image_set[part] for part in _split_indices(image_set, fractions, seed))
+
+
+def take(image_set: ImageSet, num_images: int, seed: int) -> ImageSet:
+    """`num_images` images drawn at random, with the classes in the proportions of the whole set; or the set itself,
+    where it has no more."""
+    if num_images >= len(image_set):
+        return image_set
+    kept = num_images / len(image_set)
+    part, _ = _split_indices(image_set, (kept, 1 - kept), seed)
+    return image_set[part]
+
+
+def _split_indices(image_set: ImageSet, fractions: Sequence[float], seed: int) -> list[torch.Tensor]:
     if not fractions or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(f"fractions must be positive and add up to 1, got {tuple(fractions)}")
     _need_images_of_each_class(image_set, len(fractions))
@@ -35,9 +49,8 @@ def split(image_set: ImageSet, fractions: Sequence[float], seed: int) -> tuple[I
                 f"{len(image_set)} images of {len(image_set.classes)} classes are too few to split into "
                 f"{tuple(fractions)}: {error}"
             ) from error
-        parts.append(part)
-    parts.append(rest)
-    return tuple(image_set[torch.from_numpy(part)] for part in parts)
+        parts.append(torch.from_numpy(part))
+    return [*parts, torch.from_numpy(rest)]
 
 
 def k_folds(image_set: ImageSet, k: int, seed: int) -> Iterator[tuple[ImageSet, ImageSet]]:
