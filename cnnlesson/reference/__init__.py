@@ -1,0 +1,106 @@
+"""Measured results that ship with the lesson, each beside a record of how it was made.
+
+NAME.csv holds the figures. NAME.json says which command made them, at which commit, with which versions, on which
+processor, from which data, with which seeds and when.
+"""
+
+import hashlib
+import json
+import platform
+import subprocess
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+import torch
+
+from cnnlesson.data import ImageSet
+
+FOLDER = Path(__file__).parent
+
+
+class Reference(NamedTuple):
+    """A table of measured results, and how it was made."""
+
+    table: pd.DataFrame
+    made: dict
+
+
+def load(name: str, folder: Path = FOLDER) -> Reference:
+    """The table NAME.csv and its record NAME.json; `load("cifar10_depth")` gives what depth does on CIFAR-10.
+
+    Raises:
+        FileNotFoundError: one of the two files is missing; the line names what there is.
+        ValueError: the table is not the one that the record was written for.
+    """
+    table, record = folder / f"{name}.csv", folder / f"{name}.json"
+    for path in (table, record):
+        if not path.exists():
+            names = ", ".join(sorted(path.stem for path in folder.glob("*.csv"))) or "nothing"
+            raise FileNotFoundError(
+                f"{path} is missing: a measured result is {name}.csv and {name}.json together ({folder} holds {names})"
+            )
+    try:
+        made = json.loads(record.read_text(encoding="utf-8"))
+        expected = made["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{record} is not a record of measured results: write it anew, with `save`") from error
+    found = hashlib.sha256(table.read_bytes()).hexdigest()
+    if found != expected:
+        raise ValueError(
+            f"{table} was changed after it was measured (SHA-256 {found[:12]}…, expected {expected[:12]}…): "
+            "get both files again, or measure anew"
+        )
+    return Reference(pd.read_csv(table, float_precision="round_trip"), made)
+
+
+def save(name: str, table: pd.DataFrame, made: dict, folder: Path) -> None:
+    """Write NAME.csv, and NAME.json with `made` and the table's digest, so that `load` reads them."""
+    text = table.to_csv(index=False, lineterminator="\n")
+    record = made | {"sha256": hashlib.sha256(text.encode()).hexdigest()}
+    contents = {f"{name}.csv": text, f"{name}.json": json.dumps(record, indent=2, ensure_ascii=False) + "\n"}
+    for filename, content in contents.items():
+        unfinished = folder / f"{filename}.unfinished"
+        unfinished.write_text(content, encoding="utf-8", newline="\n")
+        unfinished.replace(folder / filename)
+
+
+def circumstances(device: torch.device) -> dict[str, str]:
+    """What a measurement depends on besides its command: commit, versions, processor, date."""
+    return {
+        "commit": _commit(),
+        "python": platform.python_version(),
+        "torch": version("torch"),
+        "torchvision": version("torchvision"),
+        "processor": _processor(device),
+        "date": date.today().isoformat(),
+    }
+
+
+def images_digest(*image_sets: ImageSet) -> str:
+    """SHA-256 of the sets' images and labels as they are in memory, decoded, one set after the other."""
+    digest = hashlib.sha256()
+    for image_set in image_sets:
+        for tensor in (image_set.images, image_set.labels):
+            digest.update(tensor.cpu().contiguous().numpy())
+    return digest.hexdigest()
+
+
+def _commit() -> str:
+    """The package's commit, with -dirty where files were changed since; its version where it is no git checkout."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return f"version {version('cnnlesson')}"
+
+
+def _processor(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0] if names else platform.processor()}, {torch.get_num_threads()} threads"
