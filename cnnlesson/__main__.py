@@ -1,8 +1,9 @@
 """The lesson from a shell: python -m cnnlesson exercise --help"""
 
 import argparse
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 from pathlib import Path
 
@@ -12,10 +13,18 @@ example:
       --lr 0.1 0.001 0.0001 --batch-size 16 32 64 --weight-decay 0.0005 --decay-at-best 0 0.05
 """
 
+DEPTH_EXAMPLE = """\
+example, with the paper's batch size and weight decay:
+  python -m cnnlesson depth --data cifar10 --depths 20 56 --epochs 10 \\
+      --batch-size 128 --lr 0.1 --weight-decay 0.0001 --seeds 0
+"""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 2 for input that cannot be used, 130 stopped by Ctrl-C."""
+    arguments = sys.argv[1:] if arguments is None else arguments
     options = parse(arguments)
+    options.typed = shlex.join(["python", "-m", "cnnlesson", *arguments])
     try:
         options.command(options)
     except (OSError, ValueError, MemoryError) as error:
@@ -37,7 +46,7 @@ def fail(error: Exception) -> int:
     return 2
 
 
-def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m cnnlesson", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     exercise = commands.add_parser(
@@ -47,7 +56,19 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         epilog=EXAMPLE,
     )
     exercise.set_defaults(command=run_exercise)
-    add = exercise.add_argument
+    add_exercise_options(exercise.add_argument)
+    depth = commands.add_parser(
+        "depth",
+        help="train plain and residual networks of several depths on CIFAR-10",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=DEPTH_EXAMPLE,
+    )
+    depth.set_defaults(command=run_depth)
+    add_depth_options(depth.add_argument)
+    return parser.parse_args(arguments)
+
+
+def add_exercise_options(add: Callable) -> None:
     add("--model", required=True, choices=("alexnet", "resnet18"), help="the network")
     add(
         "--data",
@@ -84,7 +105,39 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     add("--seed", type=int, default=0, help="of the split, the first weights and the order of the images (0)")
     add("--root", type=Path, default=Path("data"), help="folder for downloads and decoded images (data)")
     add("--device", help="cpu, cuda or cuda:1 (the GPU where there is one)")
-    return parser.parse_args(arguments)
+
+
+def add_depth_options(add: Callable) -> None:
+    add(
+        "--data",
+        required=True,
+        help="'cifar10' (found under --root or downloaded), or a zip or folder with train/<class>/ and test/<class>/",
+    )
+    add("--depths", required=True, nargs="+", metavar="N", type=positive(int), help="6n + 2, such as 20 32 44 56 110")
+    add("--epochs", required=True, metavar="N", type=positive(int), help="passes over the training images")
+    add("--batch-size", required=True, metavar="N", type=positive(int), help="images a batch (the paper: 128)")
+    add("--lr", required=True, metavar="RATE", type=positive(float), help="the highest learning rate (the paper: 0.1)")
+    add("--weight-decay", required=True, metavar="DECAY", type=not_negative, help="(the paper: 0.0001)")
+    add(
+        "--seeds",
+        required=True,
+        nargs="+",
+        metavar="N",
+        type=int,
+        help="each trains every network once more, from other weights",
+    )
+    add(
+        "--kinds",
+        nargs="+",
+        choices=("plain", "residual"),
+        default=("plain", "residual"),
+        help="(both); two processes, one of each kind, can share --out",
+    )
+    add("--out", type=Path, default=Path("results/depth"), help="folder for networks, tables, figures (results/depth)")
+    add("--name", help="what record and figures call the images (what --data names)")
+    add("--images", metavar="N", type=positive(int), help="train on only so many images, the same share of each class")
+    add("--root", type=Path, default=Path("data"), help="folder for downloads (data)")
+    add("--device", help="cpu, cuda or cuda:1 (the GPU where there is one)")
 
 
 def positive(kind: type):
@@ -107,15 +160,14 @@ def not_negative(text: str) -> float:
 
 def run_exercise(options: argparse.Namespace) -> None:
     # Imported here, so that --help and a mistyped option answer at once.
-    from cnnlesson.data import split
+    from cnnlesson.data import split, take
     from cnnlesson.exercise import Point, Setting
     from cnnlesson.exercise import run_exercise as run
     from cnnlesson.memory import reuse_freed_memory
 
     images = load_images(options.data, options.root, options.seed)
-    if options.images is not None and options.images < len(images):
-        kept = options.images / len(images)
-        images, _ = split(images, (kept, 1 - kept), seed=options.seed)
+    if options.images is not None:
+        images = take(images, options.images, seed=options.seed)
     train_set, val_set = split(images, (1 - options.val_fraction, options.val_fraction), seed=options.seed)
     for batch_size in options.batch_size:
         if batch_size > len(train_set):
@@ -135,6 +187,25 @@ def run_exercise(options: argparse.Namespace) -> None:
     grid = [Point(*point) for point in product(options.lr, options.batch_size, options.weight_decay)]
     reuse_freed_memory()
     run(setting, train_set, val_set, grid, options.decay_at_best, options.out, options.device)
+
+
+def run_depth(options: argparse.Namespace) -> None:
+    from cnnlesson.data import TrainTest, cifar10, image_folder, take
+    from cnnlesson.depth import Recipe, networks
+    from cnnlesson.depth_run import run_depth as run
+    from cnnlesson.memory import reuse_freed_memory
+
+    recipe = Recipe(options.epochs, options.batch_size, options.lr, options.weight_decay)
+    chosen = [
+        network
+        for network in networks(options.depths, options.seeds)
+        if ("residual" if network.residual else "plain") in options.kinds
+    ]
+    data = cifar10(options.root) if options.data == "cifar10" else image_folder(options.data)
+    if options.images is not None:
+        data = TrainTest(take(data.train, options.images, seed=0), data.test)
+    reuse_freed_memory()
+    run(data, options.name or Path(options.data).name, chosen, recipe, options.out, options.typed, options.device)
 
 
 def load_images(name: str, root: Path, seed: int):
