@@ -36,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise  # a mistake in the package: show where
         return fail(error)
     except KeyboardInterrupt:
-        print("\nstopped; finished trials are kept, and the same command goes on after them", file=sys.stderr)
+        print("\nstopped; what was finished is kept, and the same command goes on after it", file=sys.stderr)
         return 130
     return 0
 
@@ -65,6 +65,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     )
     depth.set_defaults(command=run_depth)
     add_depth_options(depth.add_argument)
+    deepen = commands.add_parser(
+        "deepen", help="make a plain network that 'depth' trained deeper, with identity blocks, and train it on"
+    )
+    deepen.set_defaults(command=run_deepen)
+    add_deepen_options(deepen.add_argument)
     return parser.parse_args(arguments)
 
 
@@ -108,24 +113,12 @@ def add_exercise_options(add: Callable) -> None:
 
 
 def add_depth_options(add: Callable) -> None:
-    add(
-        "--data",
-        required=True,
-        help="'cifar10' (found under --root or downloaded), or a zip or folder with train/<class>/ and test/<class>/",
-    )
     add("--depths", required=True, nargs="+", metavar="N", type=positive(int), help="6n + 2, such as 20 32 44 56 110")
     add("--epochs", required=True, metavar="N", type=positive(int), help="passes over the training images")
     add("--batch-size", required=True, metavar="N", type=positive(int), help="images a batch (the paper: 128)")
     add("--lr", required=True, metavar="RATE", type=positive(float), help="the highest learning rate (the paper: 0.1)")
     add("--weight-decay", required=True, metavar="DECAY", type=not_negative, help="(the paper: 0.0001)")
-    add(
-        "--seeds",
-        required=True,
-        nargs="+",
-        metavar="N",
-        type=int,
-        help="each trains every network once more, from other weights",
-    )
+    add("--seeds", required=True, nargs="+", metavar="N", type=int, help="of the first weights; two train all twice")
     add(
         "--kinds",
         nargs="+",
@@ -133,9 +126,27 @@ def add_depth_options(add: Callable) -> None:
         default=("plain", "residual"),
         help="(both); two processes, one of each kind, can share --out",
     )
-    add("--out", type=Path, default=Path("results/depth"), help="folder for networks, tables, figures (results/depth)")
     add("--name", help="what record and figures call the images (what --data names)")
+    add_cifar_options(add)
+
+
+def add_deepen_options(add: Callable) -> None:
+    add("--depth", required=True, metavar="N", type=positive(int), help="of the trained network")
+    add("--to", required=True, metavar="N", type=positive(int), help="how many layers it shall have")
+    add("--seed", required=True, metavar="N", type=int, help="with which it was trained")
+    add("--epochs", required=True, metavar="N", type=positive(int), help="passes over the training images")
+    add("--lr", required=True, metavar="RATE", type=positive(float), help="the learning rate, a low one")
+    add_cifar_options(add)
+
+
+def add_cifar_options(add: Callable) -> None:
+    add(
+        "--data",
+        required=True,
+        help="'cifar10' (found under --root or downloaded), or a zip or folder with train/<class>/ and test/<class>/",
+    )
     add("--images", metavar="N", type=positive(int), help="train on only so many images, the same share of each class")
+    add("--out", type=Path, default=Path("results/depth"), help="folder for networks, tables, figures (results/depth)")
     add("--root", type=Path, default=Path("data"), help="folder for downloads (data)")
     add("--device", help="cpu, cuda or cuda:1 (the GPU where there is one)")
 
@@ -190,10 +201,8 @@ def run_exercise(options: argparse.Namespace) -> None:
 
 
 def run_depth(options: argparse.Namespace) -> None:
-    from cnnlesson.data import TrainTest, cifar10, image_folder, take
     from cnnlesson.depth import Recipe, networks
     from cnnlesson.depth_run import run_depth as run
-    from cnnlesson.memory import reuse_freed_memory
 
     recipe = Recipe(options.epochs, options.batch_size, options.lr, options.weight_decay)
     chosen = [
@@ -201,11 +210,28 @@ def run_depth(options: argparse.Namespace) -> None:
         for network in networks(options.depths, options.seeds)
         if ("residual" if network.residual else "plain") in options.kinds
     ]
+    data = load_cifar(options)
+    run(data, options.name or Path(options.data).name, chosen, recipe, options.out, options.typed, options.device)
+
+
+def run_deepen(options: argparse.Namespace) -> None:
+    from cnnlesson.depth import Network
+    from cnnlesson.depth_run import run_deepen as run
+
+    network = Network(options.depth, residual=False, seed=options.seed)
+    run(load_cifar(options), network, options.to, options.epochs, options.lr, options.out, options.device)
+
+
+def load_cifar(options: argparse.Namespace):
+    """The images that --data and --images name: a TrainTest."""
+    from cnnlesson.data import TrainTest, cifar10, image_folder, take
+    from cnnlesson.memory import reuse_freed_memory
+
     data = cifar10(options.root) if options.data == "cifar10" else image_folder(options.data)
     if options.images is not None:
         data = TrainTest(take(data.train, options.images, seed=0), data.test)
     reuse_freed_memory()
-    run(data, options.name or Path(options.data).name, chosen, recipe, options.out, options.typed, options.device)
+    return data
 
 
 def load_images(name: str, root: Path, seed: int):

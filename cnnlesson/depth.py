@@ -1,16 +1,16 @@
 """What depth does: plain and residual networks on 32×32 images, after section 4.2 of He et al. (2015)."""
 
-import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from cnnlesson.data import Batches, TrainTest
 from cnnlesson.models import cifar_resnet
+from cnnlesson.models.resnet import cifar_blocks_per_stage
+from cnnlesson.signals import gradient_norms
 from cnnlesson.training import train
 
 MOMENTUM = 0.9  # of stochastic gradient descent, as in the paper
@@ -57,11 +57,17 @@ class DepthEpoch:
     train_loss: float
     test_loss: float
     learning_rate: float  # of the first step
-    gradient_norms: dict[str, float]  # before the first step: see `gradient_norms`
+    gradient_norms: dict[str, float]  # before the first step: see `cnnlesson.signals.gradient_norms`
 
 
 def networks(depths: Sequence[int], seeds: Sequence[int]) -> list[Network]:
-    """The plain and the residual network of every depth and seed, the quickest to train first."""
+    """The plain and the residual network of every depth and seed, the quickest to train first.
+
+    Raises:
+        ValueError: a depth is not 6n + 2.
+    """
+    for depth in depths:
+        cifar_blocks_per_stage(depth)  # raises: better now than when the other depths are trained
     return [Network(depth, residual, seed) for depth, seed, residual in product(sorted(depths), seeds, (False, True))]
 
 
@@ -80,7 +86,7 @@ def depth_experiment(
         device: such as "cpu" or "cuda"; None takes the GPU where there is one.
 
     Raises:
-        ValueError: a depth is not 6n + 2, or the images are of another size.
+        ValueError: the images are of another size.
     """
     height, width = data.train.images.shape[2:]
     if (height, width) != (32, 32):
@@ -112,23 +118,3 @@ def depth_experiment(
                 gradient_norms=norms,
             )
             norms = gradient_norms(model, *probe)
-
-
-def gradient_norms(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    """The Euclidean norm of the loss's gradient at the weights of each convolution and fully-connected layer.
-
-    Layers are in the order in which the model holds them, which for ours is the way from the images to the logits.
-    The model, its gradients and its running statistics stay as they are.
-
-    Args:
-        model: on the device of the images.
-        images, labels: one batch, (N, 3, H, W) and (N,).
-    """
-    model = copy.deepcopy(model).train()
-    model.zero_grad()
-    F.cross_entropy(model(images), labels).backward()
-    return {
-        name: float(layer.weight.grad.norm())
-        for name, layer in model.named_modules()
-        if isinstance(layer, nn.Conv2d | nn.Linear)
-    }

@@ -7,11 +7,15 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 
-from cnnlesson import reference
-from cnnlesson.data import TrainTest
+from cnnlesson import plots, reference
+from cnnlesson.data import Batches, TrainTest, take
 from cnnlesson.data.batches import find_device
-from cnnlesson.depth import Network, Recipe, depth_experiment
+from cnnlesson.depth import MOMENTUM, PUBLISHED_TEST_ERROR, Network, Recipe, depth_experiment
+from cnnlesson.models import cifar_resnet, insert_identity_blocks
+from cnnlesson.signals import residual_sizes
+from cnnlesson.training import evaluate, train
 
 
 def run_depth(
@@ -25,34 +29,41 @@ def run_depth(
 ) -> None:
     """Train each of `networks`, and write what they did into the folder `out`.
 
-    It gets a file a network (NETWORK.pt: its weights, its curves and how they were made), the tables depth.csv and
-    gradients.csv, each with its record as `cnnlesson.reference` describes it, and the figures. A network whose
-    file is there already is not trained again, so several processes can share the folder and the work.
+    It gets a file a network (NETWORK.pt: its weights, its curves and how they were made), the tables depth.csv,
+    gradients.csv and residual_sizes.csv, each with its record as `cnnlesson.reference` describes it, and a figure of
+    each. A network whose file is there is not trained again, so several processes can share the folder and the work.
 
     Args:
-        data: images of 32×32 pixels; `name` says in the record which.
+        data: images of 32×32 pixels; `name` says in the record and the figures which.
         command: what was typed, for the record.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OSError(f"the folder {out} cannot be made ({error.strerror}): name another one") from error
     settings = dataclasses.asdict(recipe) | {"images_sha256": reference.images_digest(*data)}
-    circumstances = reference.circumstances(find_device(device))
+    made = {"settings": settings, "circumstances": reference.circumstances(find_device(device))}
+    finished = [network for network in networks if network_path(out, network).exists()]
+    for network in finished:
+        _check_settings(out, network, settings)
+        print(f"{network} is in {network_path(out, network)} already and is not trained again")
     for network in networks:
-        if load_network(out, network, settings) is None:
-            train_network(data, network, recipe, out, {"settings": settings, "circumstances": circumstances}, device)
-    files = {network: load_network(out, network, settings) for network in networks}
-    made = {
+        if network not in finished:
+            _train_network(data, network, recipe, out, made, device)
+    files = {network: load_network(out, network) for network in networks}
+    record = {
         "command": command,
-        "data": f"{name}: {data.train}, {data.test}",
+        "data": f"{name}: {len(data.train):,} training and {len(data.test):,} test images",
         "seeds": sorted({network.seed for network in networks}),
         **settings,
         "networks": {str(network): file["circumstances"] for network, file in files.items()},
     }
-    for table_name in ("depth", "gradients"):
-        rows = [dataclasses.asdict(network) | row for network, file in files.items() for row in file[table_name]]
-        reference.save(table_name, pd.DataFrame(rows), made, out)
+    _report(data, name, files, record, out, device)
 
 
-def train_network(data: TrainTest, network: Network, recipe: Recipe, out: Path, made: dict, device: str | None) -> None:
+def _train_network(
+    data: TrainTest, network: Network, recipe: Recipe, out: Path, made: dict, device: str | None
+) -> None:
     """Train one network, print a line an epoch, and save it when it is trained."""
     depth, gradients = [], []
     for epoch in depth_experiment(data, [network], recipe, device):
@@ -74,23 +85,126 @@ def train_network(data: TrainTest, network: Network, recipe: Recipe, out: Path, 
     unfinished.replace(path)
 
 
-def load_network(out: Path, network: Network, settings: dict) -> dict | None:
-    """What `train_network` saved, or None where it has not.
+def _check_settings(out: Path, network: Network, settings: dict) -> None:
+    found = load_network(out, network)["settings"]
+    different = [name for name in settings if found[name] != settings[name]]
+    if different:
+        raise ValueError(
+            f"{network_path(out, network)} was trained with other settings ({', '.join(different)}): "
+            "name another folder with --out, or delete it"
+        )
+
+
+def load_network(out: Path, network: Network) -> dict:
+    """What `run_depth` saved of a network: settings, circumstances, depth, gradients (rows of the tables), weights.
 
     Raises:
-        ValueError: the network was trained with other settings.
+        FileNotFoundError: it is not there.
+        ValueError: the file is damaged.
     """
     path = network_path(out, network)
     if not path.exists():
-        return None
-    file = torch.load(path, weights_only=True)
-    if file["settings"] != settings:
-        different = [name for name in settings if file["settings"][name] != settings[name]]
-        raise ValueError(
-            f"{path} was trained with another {', '.join(different)}: name another folder with --out, or delete it"
-        )
-    return file
+        raise FileNotFoundError(f"{path} is missing: train that network first, with python -m cnnlesson depth")
+    try:
+        return torch.load(path, weights_only=True)
+    except Exception as error:  # whatever a damaged file raises
+        raise ValueError(f"{path} is damaged ({type(error).__name__}): delete it, and it is trained anew") from error
 
 
 def network_path(out: Path, network: Network) -> Path:
     return out / f"{network}.pt"
+
+
+def _report(data: TrainTest, name: str, files: dict, record: dict, out: Path, device: str | None) -> None:
+    """Write and print the tables and figures."""
+    depth, gradients = (
+        pd.DataFrame([dataclasses.asdict(network) | row for network, file in files.items() for row in file[table]])
+        for table in ("depth", "gradients")
+    )
+    tables = {"depth": depth, "gradients": gradients}
+    print(f"\n{record['data']}, {record['epochs']} epochs")
+    print(plots.depth_text(depth, PUBLISHED_TEST_ERROR))
+    figure = Figure(figsize=(9.6, 4.4), layout="constrained")
+    plots.plot_depth_curves(depth, figure.subplots(1, 2, sharey=True))
+    _save(figure, name, out / "curves.png")
+    figure = Figure(figsize=(9.6, 4.4), layout="constrained")
+    plots.plot_depth(depth, PUBLISHED_TEST_ERROR, figure.subplots())
+    _save(figure, f"{name}, {record['epochs']} epochs", out / "depth.png")
+
+    print("\nnorm of the gradient")
+    print(plots.gradient_norms_text(gradients))
+    figure = Figure(figsize=(9.6, 4.4), layout="constrained")
+    plots.plot_gradient_norms(gradients, figure.subplots(1, 2, sharey=True))
+    _save(figure, name, out / "gradients.png")
+
+    residual = [network for network in files if network.residual]
+    if residual:
+        network = max(residual, key=lambda network: network.depth)
+        images, _ = next(iter(Batches(data.test, min(500, len(data.test)), 32, device=device)))
+        model = _build(network, len(data.train.classes), files[network]).to(images.device)
+        tables["residual_sizes"] = sizes = residual_sizes(model, images)
+        print(f"\nroot mean square in {network}")
+        print(plots.residual_sizes_text(sizes))
+        figure = Figure(figsize=(6.4, 4.4), layout="constrained")
+        plots.plot_residual_sizes(sizes, figure.subplots())
+        _save(figure, f"{network.depth} layers, trained on {name}", out / "residual_sizes.png")
+    for table_name, table in tables.items():
+        reference.save(table_name, table, record, out)
+    print(f"\nnetworks, tables and figures are in {out}/")
+
+
+def _save(figure: Figure, title: str, path: Path) -> None:
+    figure.suptitle(title, fontsize=10)
+    plots.save_figure(figure, path)
+
+
+def _build(network: Network, num_classes: int, file: dict) -> torch.nn.Module:
+    model = cifar_resnet(network.depth, num_classes, network.residual)
+    model.load_state_dict(file["weights"])
+    return model
+
+
+def run_deepen(
+    data: TrainTest, network: Network, depth: int, epochs: int, lr: float, out: Path, device: str | None = None
+) -> None:
+    """Make a plain network that `run_depth` trained `depth` layers deep with identity blocks, and train it on.
+
+    Prints how far the outputs of the two are apart, and the errors before, after, and after each further epoch, in
+    which the batch size and the weight decay are those of `run_depth`. Training error is taken without augmentation,
+    on at most 10,000 of the training images.
+    """
+    file = load_network(out, network)
+    blocks_per_stage, rest = divmod(depth - network.depth, 6)
+    if rest or blocks_per_stage < 1:
+        first = network.depth + 6
+        raise ValueError(f"{network.depth} layers can be made {first}, {first + 6}, {first + 12}, ..., got {depth}")
+    batch_size, weight_decay = file["settings"]["batch_size"], file["settings"]["weight_decay"]
+    train_batches = Batches(data.train, batch_size, 32, seed=network.seed, augment=True, device=device)
+    seen_batches = Batches(take(data.train, 10_000, seed=0), min(500, len(data.train)), 32, device=device)
+    test_batches = Batches(data.test, min(500, len(data.test)), 32, device=device)
+    probe, _ = next(iter(Batches(data.train, min(500, len(data.train)), 32, seed=network.seed, device=device)))
+    shallow = _build(network, len(data.train.classes), file).to(probe.device).eval()
+    deeper = insert_identity_blocks(shallow, blocks_per_stage, probe)
+
+    differences, sizes = [], []
+    with torch.no_grad():
+        for images, _ in test_batches:
+            logits = shallow(images)  # (N, num_classes)
+            differences.append((deeper(images) - logits).abs().max())
+            sizes.append(logits.abs().max())
+    print(f"{network} with {blocks_per_stage} identity blocks at the end of each stage has {depth} layers")
+    print(f"largest difference of their logits: {max(differences):.1e} (the largest logit is {max(sizes):.1f})")
+
+    def say(what: str, model: torch.nn.Module) -> None:
+        seen, unseen = evaluate(model, seen_batches), evaluate(model, test_batches)
+        print(f"{what}: training error {1 - seen.accuracy:.2%}, test error {1 - unseen.accuracy:.2%}", flush=True)
+
+    say(f"{network.depth} layers", shallow)
+    say(f"{depth} layers, by construction", deeper)
+    optimizer = torch.optim.SGD(deeper.parameters(), lr=lr, momentum=MOMENTUM, weight_decay=weight_decay, fused=True)
+    for epoch in train(deeper, train_batches, test_batches, optimizer, epochs):
+        say(f"{depth} layers, after epoch {epoch.number} at learning rate {lr:g}", deeper)
+    from_scratch = dataclasses.replace(network, depth=depth)
+    if network_path(out, from_scratch).exists():
+        model = _build(from_scratch, len(data.train.classes), load_network(out, from_scratch)).to(probe.device)
+        say(f"{depth} layers, trained from scratch as the {network.depth} were", model)

@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from cnnlesson.data import Batches, ImageSet
 from cnnlesson.models import AlexNet, resnet18
-from cnnlesson.plots import grid_text, plot_grid, plot_weight_decay, weight_decay_text
+from cnnlesson.plots import grid_text, plot_grid, plot_weight_decay, save_figure, weight_decay_text
 from cnnlesson.training import Epoch, train, training_dtype
 
 MOMENTUM = 0.9  # of stochastic gradient descent, as in both papers
@@ -222,7 +222,7 @@ def _report(trials: pd.DataFrame, best: Point | None, setting: Setting, num_clas
         print(grid_text(grid))
         figure, ax = _figure()
         plot_grid(grid, ax).set_title(f"{title}\nweight decay {decay:g}; {guessing}", fontsize=10)
-        _save(figure, out / f"{setting.model}-grid-decay-{decay:g}.png")
+        save_figure(figure, out / f"{setting.model}-grid-decay-{decay:g}.png")
     if best is None:
         print("\nevery trial diverged: try lower learning rates with --lr")
         return
@@ -234,19 +234,13 @@ def _report(trials: pd.DataFrame, best: Point | None, setting: Setting, num_clas
         figure, ax = _figure()
         subtitle = f"lr {best.lr:g}, batch size {best.batch_size}; {guessing}"
         plot_weight_decay(at_best, ax).set_title(f"{title}\n{subtitle}", fontsize=10)
-        _save(figure, out / f"{setting.model}-weight-decay.png")
+        save_figure(figure, out / f"{setting.model}-weight-decay.png")
     print(f"\nresults and figures are in {out}/")
 
 
 def _figure() -> tuple[Figure, Axes]:
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     return figure, figure.subplots()
-
-
-def _save(figure: Figure, path: Path) -> None:
-    unfinished = path.with_suffix(".unfinished")
-    figure.savefig(unfinished, format="png", dpi=150)
-    unfinished.replace(path)
 
 
 def describe(device: torch.device) -> str:

@@ -186,7 +186,7 @@ def test_ctrl_c_keeps_finished_trials(run, monkeypatch, capsys):
     assert run() == 0
     monkeypatch.setattr(exercise, "train", stop)
     assert run("--lr", "0.5") == 130
-    assert "finished trials are kept" in capsys.readouterr().err
+    assert "what was finished is kept" in capsys.readouterr().err
     assert len(results()) == 1
 
 

@@ -2,7 +2,22 @@ import pandas as pd
 import pytest
 from matplotlib import pyplot as plt
 
-from cnnlesson.plots import grid_text, history_text, plot_grid, plot_history, plot_weight_decay, weight_decay_text
+from cnnlesson.plots import (
+    depth_curves_text,
+    depth_text,
+    gradient_norms_text,
+    grid_text,
+    history_text,
+    plot_depth,
+    plot_depth_curves,
+    plot_gradient_norms,
+    plot_grid,
+    plot_history,
+    plot_residual_sizes,
+    plot_weight_decay,
+    residual_sizes_text,
+    weight_decay_text,
+)
 from cnnlesson.training import Epoch
 
 
@@ -77,3 +92,76 @@ def test_figures_draw_on_the_axes_they_are_given(draw, history, grid, decays):
         "decays": (plot_weight_decay, decays),
     }[draw]
     assert function(argument, ax) is ax
+
+
+@pytest.fixture
+def depths():
+    rows = [
+        (depth, residual, seed, epoch, error + 0.02 * seed - 0.05 * epoch, error - 0.04 * epoch)
+        for depth, residual, error in ((20, False, 0.4), (56, False, 0.6), (20, True, 0.35), (56, True, 0.3))
+        for seed in (0, 1)
+        for epoch in (1, 2)
+    ]
+    return pd.DataFrame(rows, columns=["depth", "residual", "seed", "epoch", "train_error", "test_error"])
+
+
+def test_depth_curves_are_the_mean_of_the_seeds_training_dashed_and_test_solid(depths):
+    plain, residual = plot_depth_curves(depths)
+    assert plain.get_title() == "plain" and residual.get_title() == "residual"
+    lines = [(line.get_linestyle(), list(line.get_ydata())) for line in plain.lines]
+    assert lines == [
+        ("--", pytest.approx([36, 31])),
+        ("-", pytest.approx([36, 32])),
+        ("--", pytest.approx([56, 51])),
+        ("-", pytest.approx([56, 52])),
+    ]
+    legend = [text.get_text() for text in residual.get_legend().get_texts()]
+    assert legend == ["20 layers", "56 layers", "test", "training"]
+    assert depth_curves_text(depths).splitlines()[1] == (
+        "plain, 56 layers, epoch 2: training error 51.00%, test error 52.00%"
+    )
+
+
+def test_only_plain_networks_can_be_drawn_too(depths):
+    plain, residual = plot_depth_curves(depths[~depths["residual"]])
+    assert len(plain.lines) == 4 and len(residual.lines) == 0
+
+
+def test_published_errors_are_marked_as_published(depths):
+    ax = plot_depth(depths, {20: 0.0875, 110: 0.0643})
+    legend = {text.get_text(): line for text, line in zip(ax.get_legend().get_texts(), ax.lines, strict=True)}
+    published = next(line for label, line in legend.items() if "as published" in label and "not measured" in label)
+    assert list(published.get_xdata()) == [20, 110]
+    assert list(published.get_ydata()) == pytest.approx([8.75, 6.43])
+    assert list(legend["plain, test"].get_ydata()) == pytest.approx([32, 52])
+    assert list(ax.get_xticks()) == [20, 56, 110]
+    assert depth_text(depths, {20: 0.0875}).endswith("as published (He et al., 2015): 20 layers 8.75%")
+
+
+def test_gradient_norms_of_the_deepest_networks_before_and_after_an_epoch():
+    rows = [
+        (depth, residual, 0, epochs_done, layer, 10.0 ** (-layer if not residual else 0) * (epochs_done + 1))
+        for depth in (8, 14)
+        for residual in (False, True)
+        for epochs_done in (0, 1, 2)
+        for layer in range(depth)
+    ]
+    gradients = pd.DataFrame(rows, columns=["depth", "residual", "seed", "epochs_done", "layer", "norm"])
+    before, after = plot_gradient_norms(gradients)
+    assert before.get_title() == "at initialisation, 14 layers"
+    assert [len(line.get_ydata()) for line in before.lines] == [14, 14]
+    assert before.lines[0].get_ydata()[3] == pytest.approx(1e-3)
+    assert after.lines[1].get_ydata()[3] == pytest.approx(2)
+    first, *_, last = gradient_norms_text(gradients).splitlines()
+    assert first == "plain, 14 layers, before training: first layer 1, last layer 1e-13, smallest 1e-13, largest 1"
+    assert last == "residual, 14 layers, after one epoch: first layer 2, last layer 2, smallest 2, largest 2"
+
+
+def test_the_size_of_f_stands_beside_that_of_x():
+    sizes = pd.DataFrame(
+        {"block": ["layer1.0", "layer1.1", "layer2.0"], "x_size": [1.0, 2.0, 2.5], "residual_size": [0.5, 0.5, 1.0]}
+    )
+    ax = plot_residual_sizes(sizes)
+    assert [list(line.get_ydata()) for line in ax.lines[:2]] == [[1.0, 2.0, 2.5], [0.5, 0.5, 1.0]]
+    assert len(ax.lines) == 3 and ax.lines[2].get_xdata()[0] == 2.5  # where the channels double
+    assert residual_sizes_text(sizes).splitlines()[1] == "layer1.1: x 2.00, F(x) 0.50, ratio 0.25"

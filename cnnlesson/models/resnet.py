@@ -33,6 +33,8 @@ class ZeroPadding(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
+        if out_channels < in_channels:
+            raise ValueError(f"zeros can add channels, not take them away: got {in_channels} in, {out_channels} out")
         self.stride = stride
         self.missing = out_channels - in_channels
 
@@ -88,6 +90,8 @@ class Bottleneck(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int):
         super().__init__()
+        if out_channels % self.expansion:
+            raise ValueError(f"out_channels of a Bottleneck must be a multiple of {self.expansion}, got {out_channels}")
         width = out_channels // self.expansion
         self.conv1 = nn.Conv2d(in_channels, width, kernel_size=1, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
@@ -244,8 +248,13 @@ def cifar_resnet(depth: int, num_classes: int, residual: bool = True) -> CifarRe
         num_classes: how many classes the network tells apart.
         residual: False gives the plain network, with the same layers and without the shortcuts.
     """
+    block = partial(BasicBlock, shortcut=ZeroPadding) if residual else PlainBlock
+    return CifarResNet(block, cifar_blocks_per_stage(depth), num_classes)
+
+
+def cifar_blocks_per_stage(depth: int) -> int:
+    """The n of a network of 6n + 2 layers."""
     blocks_per_stage, rest = divmod(depth - 2, 6)
     if rest or blocks_per_stage < 1:
         raise ValueError(f"depth must be 6n + 2, such as 8, 14, 20, 32, 44, 56 or 110, got {depth}")
-    block = partial(BasicBlock, shortcut=ZeroPadding) if residual else PlainBlock
-    return CifarResNet(block, blocks_per_stage, num_classes)
+    return blocks_per_stage

@@ -1,0 +1,62 @@
+import pandas as pd
+import pytest
+import torch
+
+from cnnlesson import reference
+from cnnlesson.data import ImageSet
+
+
+@pytest.fixture
+def table():
+    return pd.DataFrame({"depth": [20, 56], "residual": [True, False], "test_error": [0.1, 1 / 3]})
+
+
+def test_a_table_comes_back_as_it_was_to_the_digit_with_its_record(table, tmp_path):
+    reference.save("depth", table, {"command": "python -m cnnlesson depth"}, tmp_path)
+    loaded = reference.load("depth", tmp_path)
+    pd.testing.assert_frame_equal(loaded.table, table, check_exact=True)
+    assert loaded.made["command"] == "python -m cnnlesson depth"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["depth.csv", "depth.json"]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "json"])
+def test_a_missing_half_is_named_with_what_there_is(table, tmp_path, suffix):
+    reference.save("depth", table, {}, tmp_path)
+    reference.save("gradients", table, {}, tmp_path)
+    (tmp_path / f"depth.{suffix}").unlink()
+    with pytest.raises(FileNotFoundError, match=rf"depth\.{suffix} is missing.*gradients"):
+        reference.load("depth", tmp_path)
+
+
+def test_a_changed_table_is_refused(table, tmp_path):
+    reference.save("depth", table, {}, tmp_path)
+    path = tmp_path / "depth.csv"
+    path.write_text(path.read_text().replace("0.1", "0.2"))
+    with pytest.raises(ValueError, match=r"depth\.csv was changed after it was measured .* get both files again"):
+        reference.load("depth", tmp_path)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
+def test_a_record_that_is_none_is_refused(table, tmp_path, text):
+    reference.save("depth", table, {}, tmp_path)
+    (tmp_path / "depth.json").write_text(text)
+    with pytest.raises(ValueError, match=r"depth\.json is not a record of measured results"):
+        reference.load("depth", tmp_path)
+
+
+def test_the_circumstances_say_on_what_it_ran():
+    found = reference.circumstances(torch.device("cpu"))
+    assert found["torch"] == torch.__version__.split("+")[0]
+    assert f"{torch.get_num_threads()} threads" in found["processor"]
+    assert found["commit"]
+
+
+def test_the_digest_of_images_follows_pixels_and_labels(image_set):
+    digest = reference.images_digest(image_set)
+    assert digest == reference.images_digest(image_set[torch.arange(30)])
+    brighter = image_set.images.clone()
+    brighter[0, 0, 0, 0] += 1
+    assert digest != reference.images_digest(ImageSet(brighter, image_set.labels, image_set.classes))
+    labels = image_set.labels.clone()
+    labels[0] = 1
+    assert digest != reference.images_digest(ImageSet(image_set.images, labels, image_set.classes))
