@@ -6,7 +6,11 @@ anatomy.py    layer_table: shapes, memory, parameters and multiply-adds of any n
 audit.py      the published figures of AlexNet beside what follows from its layers
 data/         the images: shapes made on the spot, TinyImageNet, CIFAR-10, folders; splits, folds, batches
 exercise.py   the exercise: a network at every point of a grid of hyper-parameters
+signals.py    gradient_norms and residual_sizes: how large the signals in a network are
+depth.py      what depth does: plain and residual networks of several depths, trained alike
+depth_run.py  the same from a shell: networks, tables and figures on disk
+reference/    measured results, each with a record of how it was made
 plots.py      the figures, and the same facts as text
 memory.py     one setting of the C library that makes training on a processor faster
-__main__.py   python -m cnnlesson exercise ...
+__main__.py   python -m cnnlesson exercise ..., depth ..., deepen ...
 """

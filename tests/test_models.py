@@ -11,7 +11,8 @@ from torch import nn
 
 from cnnlesson import models
 from cnnlesson.data import Batches, shapes, split
-from cnnlesson.models import AlexNet, BasicBlock, cifar_resnet, resnet18
+from cnnlesson.models import AlexNet, BasicBlock, Bottleneck, cifar_resnet, resnet18
+from cnnlesson.models.resnet import ZeroPadding
 from cnnlesson.training import train
 
 
@@ -98,6 +99,16 @@ def test_alexnet_says_which_images_it_takes(shape):
 def test_resnets_say_which_images_they_take(make_model):
     with pytest.raises(ValueError, match=r"shape \(N, 3, H, W\), got \(2, 1, 64, 64\)"):
         make_model(num_classes=7)(torch.zeros(2, 1, 64, 64))
+
+
+def test_channels_that_do_not_fit_are_told_in_one_line():
+    with pytest.raises(ValueError, match="multiple of 4, got 126"):
+        Bottleneck(64, 126, stride=1)
+    with pytest.raises(ValueError, match="zeros can add channels, not take them away: got 32 in, 16 out"):
+        BasicBlock(32, 16, stride=1, shortcut=ZeroPadding)
+    with pytest.raises(RuntimeError, match="to have 64 channels, but got 32 channels") as error:
+        BasicBlock(64, 64, stride=1)(torch.zeros(1, 32, 8, 8))
+    assert "\n" not in str(error.value)
 
 
 def test_alexnet_wants_dropout_named():
