@@ -67,3 +67,14 @@ def test_an_undecodable_image_is_named(tmp_path, files):
 def test_a_path_where_nothing_is_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"missing.zip does not exist"):
         image_folder(tmp_path / "missing.zip")
+
+
+def test_an_archive_with_a_password_is_told_in_one_line(tmp_path, files):
+    archive = write_zip(tmp_path / "secret.zip", files)
+    content = archive.read_bytes()
+    for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # the first file's two headers; bit 0: encrypted
+        place = content.index(header) + flags
+        content = content[:place] + bytes([content[place] | 1]) + content[place + 1 :]
+    archive.write_bytes(content)
+    with pytest.raises(ValueError, match=r"secret\.zip is protected by a password: unpack it"):
+        image_folder(archive)

@@ -54,6 +54,8 @@ class Files:
             return (self.path / name).read_bytes() if self._zip is None else self._zip.read(self._top + name)
         except (FileNotFoundError, KeyError):
             raise ValueError(f"{self.path} has no {name}: is it the right one, and whole?") from None
+        except RuntimeError as error:  # zipfile's word for a password
+            raise ValueError(f"{self.path} is protected by a password: unpack it, and name the folder") from error
         except (zipfile.BadZipFile, EOFError, zlib.error) as error:
             raise ValueError(
                 f"{self.path}: {name} is damaged ({error}): delete the archive and fetch it again"
