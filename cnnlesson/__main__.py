@@ -171,12 +171,12 @@ def not_negative(text: str) -> float:
 
 def run_exercise(options: argparse.Namespace) -> None:
     # Imported here, so that --help and a mistyped option answer at once.
-    from cnnlesson.data import split, take
+    from cnnlesson.data import named_images, split, take
     from cnnlesson.exercise import Point, Setting
     from cnnlesson.exercise import run_exercise as run
     from cnnlesson.memory import reuse_freed_memory
 
-    images = load_images(options.data, options.root, options.seed)
+    images = named_images(options.data, options.root, options.seed).train
     if options.images is not None:
         images = take(images, options.images, seed=options.seed)
     train_set, val_set = split(images, (1 - options.val_fraction, options.val_fraction), seed=options.seed)
@@ -232,20 +232,6 @@ def load_cifar(options: argparse.Namespace):
         data = TrainTest(take(data.train, options.images, seed=0), data.test)
     reuse_freed_memory()
     return data
-
-
-def load_images(name: str, root: Path, seed: int):
-    """The training images that --data names: an ImageSet."""
-    from cnnlesson.data import image_folder, shapes, tiny_imagenet
-    from cnnlesson.data.files import Files
-
-    if name == "shapes":
-        return shapes(seed).train
-    if name == "tiny-imagenet":
-        return tiny_imagenet(root).train
-    with Files(Path(name)) as files:
-        is_tiny_imagenet = {"wnids.txt", "words.txt", "val/val_annotations.txt"} & set(files.names)
-    return tiny_imagenet(root, archive=name).train if is_tiny_imagenet else image_folder(name).train
 
 
 if __name__ == "__main__":

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from torchvision.utils import make_grid
 
+from cnnlesson.data import ImageSet
 from cnnlesson.training import Epoch
 
 # Colours of Okabe and Ito's palette ("Color universal design", 2008), which colour-blind readers tell apart.
@@ -17,6 +20,88 @@ VAL_COLOUR = "#0072B2"
 PLAIN_COLOUR = "#D55E00"
 RESIDUAL_COLOUR = "#0072B2"
 DEPTH_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+
+
+def plot_images(image_set: ImageSet, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """The first images of a set, at most twelve, each under the name of its class."""
+    if axes is None:
+        rows = 1 if len(image_set) <= 6 else 2
+        _, axes = plt.subplots(rows, 6, figsize=(9.6, 1.9 * rows), layout="constrained", squeeze=False)
+        axes = axes.flat
+    axes = list(axes)
+    for ax in axes:
+        ax.axis("off")
+    for ax, image, label in zip(axes, image_set.images.cpu(), image_set.labels, strict=False):
+        ax.imshow(image.permute(1, 2, 0))  # (H, W, 3)
+        ax.set_title(image_set.classes[label], fontsize=10)
+    return axes
+
+
+def images_text(image_set: ImageSet) -> str:
+    """What `plot_images` shows: the classes of the images, in order."""
+    return ", ".join(image_set.classes[label] for label in image_set.labels[:12])
+
+
+def plot_layers(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """Memory, parameters and work of each layer, as bars: three panels.
+
+    Args:
+        table: from `cnnlesson.anatomy.layer_table`.
+        axes: three, side by side.
+    """
+    table = table.drop(index="total", errors="ignore")
+    if axes is None:
+        _, axes = plt.subplots(1, 3, figsize=(9.6, 0.26 * len(table) + 1.2), sharey=True, layout="constrained")
+    titles = ("memory of the output (KB)", "parameters (thousands)", "multiply-adds (millions)")
+    for ax, column, title in zip(axes, ("memory_kb", "params_k", "flop_m"), titles, strict=True):
+        bars = ax.barh(table.index, table[column], color=VAL_COLOUR)
+        ax.bar_label(bars, [f"{value:,.0f}" if value >= 0.5 else "" for value in table[column]], padding=2, fontsize=9)
+        ax.set_title(title, fontsize=10)
+        ax.margins(x=0.25)
+        ax.set_xticks([])
+        ax.spines[["top", "right", "bottom"]].set_visible(False)
+    axes[0].invert_yaxis()  # sharey: the first layer on top in all three
+    return axes
+
+
+def layers_text(table: pd.DataFrame) -> str:
+    """The facts of `plot_layers` in short: what share of each total its largest layer has."""
+    table = table.drop(index="total", errors="ignore")
+    names = {"memory_kb": "memory", "params_k": "parameters", "flop_m": "multiply-adds"}
+    return "\n".join(
+        f"{name}: most in {table[column].idxmax()}, {table[column].max() / table[column].sum():.0%} of the total"
+        for column, name in names.items()
+    )
+
+
+def plot_filters(weight: torch.Tensor, ax: Axes | None = None) -> Axes:
+    """The filters of a first convolution, each as a small colour image, its values stretched over the whole range.
+
+    Args:
+        weight: (filters, 3, H, W).
+    """
+    return _plot_tiles(weight.detach().float().cpu(), None, ax)
+
+
+def plot_feature_maps(maps: torch.Tensor, ax: Axes | None = None) -> Axes:
+    """What the first 32 channels of a layer give for one image, each stretched from dark (lowest) to light (highest).
+
+    Args:
+        maps: (channels, H, W).
+    """
+    return _plot_tiles(maps.detach().float().cpu()[:32, None], "cividis", ax)
+
+
+def _plot_tiles(tiles: torch.Tensor, colours: str | None, ax: Axes | None) -> Axes:
+    """Tiles (N, C, H, W) in rows of 16, one pixel or more apart."""
+    ax = ax or plt.subplots(figsize=(9.6, 0.66 * -(-len(tiles) // 16) + 0.2), layout="constrained")[1]
+    gap = max(1, tiles.shape[-1] // 12)
+    grid = make_grid(
+        tiles, nrow=16, padding=gap, normalize=True, scale_each=True, pad_value=float("nan")
+    )  # (3, height, width)
+    ax.imshow(grid.permute(1, 2, 0) if colours is None else grid[0], cmap=colours)
+    ax.axis("off")
+    return ax
 
 
 def plot_history(history: Sequence[Epoch], ax: Axes | None = None) -> Axes:

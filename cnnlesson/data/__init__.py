@@ -4,6 +4,7 @@ from cnnlesson.data.batches import Batches
 from cnnlesson.data.cifar10 import cifar10
 from cnnlesson.data.folder import image_folder
 from cnnlesson.data.image_set import ImageSet, TrainTest
+from cnnlesson.data.named import named_images
 from cnnlesson.data.shapes import shapes
 from cnnlesson.data.splits import k_folds, split, take
 from cnnlesson.data.tiny_imagenet import tiny_imagenet
@@ -15,6 +16,7 @@ __all__ = [
     "cifar10",
     "image_folder",
     "k_folds",
+    "named_images",
     "shapes",
     "split",
     "take",

@@ -1,0 +1,269 @@
+"""Answers to lesson 2 as students write them."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cnnlesson.audit import SLIDE
+from cnnlesson.checks import alexnet as check
+
+
+def make_alexnet(
+    final=None,
+    dropout=0.5,
+    pool=None,
+    relu=None,
+    fc_relu=None,
+    classes=None,
+    bias=True,
+    padding=2,
+    inputs=9216,
+    extra=(),
+):
+    """A student's AlexNet, written as one Sequential, with a mistake where an option asks for one."""
+    pool = pool or (lambda: nn.MaxPool2d(3, 2))
+    relu = relu or nn.ReLU
+    fc_relu = fc_relu or nn.ReLU
+
+    class Answer(nn.Module):
+        def __init__(self, num_classes):
+            super().__init__()
+            layers = [nn.Conv2d(3, 64, 11, 4, padding, bias=bias), relu(), pool()]
+            layers += [nn.Conv2d(64, 192, 5, padding=2), relu(), pool()]
+            layers += [nn.Conv2d(192, 384, 3, padding=1), relu()]
+            layers += [nn.Conv2d(384, 256, 3, padding=1), relu()]
+            layers += [nn.Conv2d(256, 256, 3, padding=1), relu(), pool(), nn.Flatten()]
+            layers += [nn.Dropout(dropout), nn.Linear(inputs, 4096), fc_relu()]
+            layers += [nn.Dropout(dropout), nn.Linear(4096, 4096), fc_relu()]
+            layers += [nn.Linear(4096, classes or num_classes), *extra]
+            self.layers = nn.Sequential(*layers)
+
+        def forward(self, images):
+            logits = self.layers(images)
+            return logits if final is None else final(logits)
+
+    return Answer
+
+
+class InAnotherOrder(nn.Module):
+    """AlexNet as someone writes it who lists the last layers first, and calls functions for the rest."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.out = nn.Linear(4096, num_classes)
+        self.hidden2 = nn.Linear(4096, 4096)
+        self.hidden1 = nn.Linear(9216, 4096)
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(*shape) for shape in ((3, 64, 11, 4, 2), (64, 192, 5, 1, 2), (192, 384, 3, 1, 1))
+        )
+        self.last = nn.ModuleList([nn.Conv2d(384, 256, 3, 1, 1), nn.Conv2d(256, 256, 3, 1, 1)])
+
+    def forward(self, x):
+        for number, convolution in enumerate([*self.convolutions, *self.last]):
+            x = torch.relu(convolution(x))
+            if number in (0, 1, 4):
+                x = F.max_pool2d(x, kernel_size=3, stride=2)
+        x = x.reshape(len(x), -1)
+        x = torch.relu(self.hidden1(F.dropout(x, 0.5, self.training)))
+        x = torch.relu(self.hidden2(F.dropout(x, 0.5, self.training)))
+        return self.out(x)
+
+
+def out_size_by_counting(size, kernel, stride, padding):
+    places, left = 0, -padding
+    while left + kernel <= size + padding:
+        places, left = places + 1, left + stride
+    return places
+
+
+def cost(in_channels, in_size, filters, kernel, stride, padding):
+    size = out_size_by_counting(in_size, kernel, stride, padding)
+    return filters * size * size, filters * in_channels * kernel * kernel, size
+
+
+def rows(fc6=(16, 37752.832, 37.748736), fc7=(16, 16781, 17), fc8=(4, 4097, 4)):
+    return {"fc6": fc6, "fc7": fc7, "fc8": fc8}
+
+
+def endless(num_classes):
+    while True:
+        pass
+
+
+RIGHT = {
+    "conv_output_size": [
+        out_size_by_counting,
+        lambda size, kernel, stride, padding: int((size - kernel + 2 * padding) / stride) + 1,
+        lambda size, kernel, stride, padding: math.floor((size - kernel + 2 * padding + stride) / stride),
+    ],
+    "conv_cost": [
+        lambda c, s, f, k, st, p: [
+            cost(c, s, f, k, st, p)[0] / 256,
+            f * (c * k * k + 1),
+            cost(c, s, f, k, st, p)[0] * c * k**2,
+        ],
+        lambda c, s, f, k, st, p: (
+            nn.Conv2d(c, f, k, st, p)(torch.zeros(1, c, s, s)).numel() * 4 / 1024,
+            f * c * k**2 + f,
+            f * c * k**2 * out_size_by_counting(s, k, st, p) ** 2,
+        ),
+    ],
+    "missing_rows": [rows(), rows(fc6=[16.0, 37753, 38], fc8=(3.9, 4097.0, 4.1))],
+    "erratum": [("conv4", "flop"), ["conv4 ", "Flop"]],
+    "StudentAlexNet": [make_alexnet(), InAnotherOrder],
+    "grouped_parameters": [
+        lambda c, f, k, g: g * ((f // g) * (c // g) * k * k + f // g),
+        lambda c, f, k, g: sum(p.numel() for p in nn.Conv2d(c, f, k, groups=g).parameters()),
+    ],
+    "initial_loss": [lambda n: -math.log(1 / n), lambda n: F.cross_entropy(torch.zeros(1, n), torch.tensor([0]))],
+}
+
+# (wrong answer, the mistake that the message must name)
+WRONG = {
+    "conv_output_size": [
+        (lambda s, k, st, p: -(-(s + 2 * p - k) // st) + 1, "rounds up"),
+        (lambda s, k, st, p: 1 + (s + 2 * p - k) / st, "does not round"),
+        (lambda s, k, st, p: float(out_size_by_counting(s, k, st, p)), "float"),
+        (lambda s, k, st, p: round(1 + (s + 2 * p - k) / st), "nearest"),
+        (lambda s, k, st, p: (s - k + p) // st + 1, "counted once"),
+        (lambda s, k, st, p: (s - k) // st + 1, "padding is not used"),
+        (lambda s, k, st, p: (s - k + 2 * p) // st, "first window"),
+        (lambda s, k, st, p: s - k + 2 * p + 1, "stride is not used"),
+        (lambda s, k, st, p: (s - k + 2 * p + 1) // st, "before dividing"),
+        (lambda s, k, st, p: (s + 2 * p) // st, "kernel's own width"),
+        (lambda s, k, st, p: print(end=""), "return"),
+        (lambda s, k, st, p: s, "work that case out by hand"),
+        (lambda s, k, st: s, "TypeError"),
+    ],
+    "conv_cost": [
+        (lambda *a: cost(*a)[0] * 4 / 1024, "three numbers"),
+        (lambda *a: (cost(*a)[0] / 256, cost(*a)[1], cost(*a)[1] * cost(*a)[2] ** 2), "biases are not among"),
+        (
+            lambda *a: (cost(*a)[0] / 256, cost(*a)[1] + 1, cost(*a)[1] * cost(*a)[2] ** 2),
+            "one bias for the whole layer",
+        ),
+        (lambda *a: (cost(*a)[0] / 250, cost(*a)[1] + a[2], 0), "1000 bytes"),
+        (lambda *a: (cost(*a)[0] * 4, cost(*a)[1] + a[2], 0), "in bytes"),
+        (lambda *a: (cost(*a)[0] / 1024, cost(*a)[1] + a[2], 0), "4 bytes"),
+        (lambda *a: (a[0] * a[1] ** 2 / 256, cost(*a)[1] + a[2], 0), "input"),
+        (lambda *a: (cost(*a)[0] / 256, a[2] * a[3] ** 2 + a[2], 0), "all input channels"),
+        (lambda *a: (cost(*a)[0] / 256, cost(*a)[1] + a[2], 2 * cost(*a)[1] * cost(*a)[2] ** 2), "doubled"),
+        (lambda *a: (cost(*a)[0] / 256, cost(*a)[1] + a[2], cost(*a)[1] * a[1] ** 2), "each pixel of the input"),
+        (lambda *a: (cost(*a)[0] / 256, cost(*a)[1] + a[2], (cost(*a)[1] + a[2]) * cost(*a)[2] ** 2), "biases in it"),
+        (lambda *a: (cost(*a)[0] / 256, cost(*a)[1] + a[2], cost(*a)[1]), "one position"),
+        (lambda *a: (cost(*a)[0] / 256, cost(*a)[1] + a[2], cost(*a)[1] * cost(*a)[2] ** 2 / 1e6), "in millions"),
+    ],
+    "missing_rows": [
+        ([1, 2, 3], "dict with the keys"),
+        ({"fc6": (16, 37753, 38)}, "dict with the keys"),
+        (rows(fc7=16), "three numbers"),
+        (rows(fc6=(16, 37749, 38)), "lacks the biases"),
+        (rows(fc6=(36, 37753, 38)), "memory is that of its input"),
+        (rows(fc6=(4096, 37753, 38)), "counts numbers"),
+        (rows(fc7=(16384, 16781, 17)), "in bytes"),
+        (rows(fc6=(16, 37752832, 38)), "not in thousands"),
+        (rows(fc6=(16, 1053, 1)), "256 inputs"),
+        (rows(fc7=(16, 16781, 33.55)), "doubled"),
+        (rows(fc7=(16, 16781, 16777216)), "not in millions"),
+        (rows(fc8=(4, 4100.096, 4)), "bias for each input"),
+        (rows(fc8=(4, 4097, 9)), "cannot be 9"),
+    ],
+    "erratum": [
+        ("conv4", "(layer, column)"),
+        (("conv4", "flop", 145), "(layer, column)"),
+        (("conv4", 145), "no column"),
+        (("conv7", "flop"), "no layer"),
+        (("conv4", "params"), "conv4's params follows"),
+        (("conv2", "flop"), "conv2's flop follows"),
+        (("conv1", "memory"), "conv1's memory follows"),
+        (("pool1", "size"), "pool1's size follows"),
+        (("flatten", "size"), "no figure there"),
+    ],
+    "StudentAlexNet": [
+        (make_alexnet(final=lambda x: x.softmax(1)), "softmax"),
+        (make_alexnet(final=lambda x: F.log_softmax(x, 1)), "log_softmax"),
+        (make_alexnet(extra=(nn.ReLU(),)), "behind the last layer"),
+        (make_alexnet(relu=nn.Identity), "no ReLU behind the convolutions"),
+        (make_alexnet(fc_relu=nn.Identity), "between the fully-connected"),
+        (make_alexnet(relu=nn.Identity, fc_relu=nn.Identity), "no ReLU at all"),
+        (make_alexnet(pool=lambda: nn.AvgPool2d(3, 2)), "pools by the mean"),
+        (make_alexnet(dropout=0), "dropout before fc6 and fc7 is missing"),
+        (make_alexnet(classes=1000), "num_classes"),
+        (make_alexnet(bias=False), "number of parameters"),
+        (make_alexnet(padding=0, pool=lambda: nn.MaxPool2d(2, 2)), "another padding"),
+        (make_alexnet(inputs=256 * 13 * 13), "RuntimeError"),
+        (make_alexnet(pool=lambda: nn.MaxPool2d(2, 2), inputs=256 * 7 * 7), "fully-connected layer"),
+        (make_alexnet(final=lambda x: F.dropout(x, 0.5)), "In evaluation mode two passes differ"),
+        (make_alexnet(relu=nn.Tanh, fc_relu=nn.Tanh), "tanh"),
+        (lambda num_classes: num_classes, "nn.Module"),
+    ],
+    "grouped_parameters": [
+        (lambda c, f, k, g: f * c * k * k + f, "groups are not used"),
+        (lambda c, f, k, g: f * (c // g) * k * k, "biases are missing"),
+        (lambda c, f, k, g: (f * c * k * k + f) // g, "divided by the groups too"),
+        (lambda c, f, k, g: f // g * (c // g) * k * k + f, "all groups' filters"),
+        (lambda c, f, k, g: f // g * (c // g * k * k + 1), "one group alone"),
+        (lambda c, f, k, g: f * c * g * k * k + f, "multiplies by the groups"),
+        (lambda c, f, k, g: f * (c // g) * k + f, "only once"),
+        (lambda c, f, k, g: f * (c / g) * k * k + f, "float"),
+        (lambda c, f, k, g: f * k * k + f, "factor is missing"),
+        (lambda c, f, k, g: None, "return"),
+    ],
+    "initial_loss": [
+        (lambda n: math.log2(n), "base 2"),
+        (lambda n: torch.tensor(float(n)).log10(), "base 10"),
+        (lambda n: math.log(1 / n), "negative"),
+        (lambda n: 1 / n, "probability of the right class"),
+        (lambda n: (n - 1) / n, "share of wrong guesses"),
+        (lambda n: math.log(1000), "fixed 1000"),
+        (lambda n: 2.3026, "fixed one"),
+        (lambda n: math.log(n - 1), "num_classes - 1"),
+        (lambda n: 0, "not 0"),
+        (lambda n: n, "number of classes"),
+        (endless, "did not return"),
+    ],
+}
+
+
+def each(answers: dict) -> list:
+    return [
+        pytest.param(name, answer, id=f"{name}-{place}")
+        for name, some in answers.items()
+        for place, answer in enumerate(some)
+    ]
+
+
+@pytest.mark.parametrize(("name", "answer"), each(RIGHT))
+def test_other_ways_to_write_it_are_right(name, answer):
+    verdict = getattr(check, name)(answer)
+    assert verdict.right, verdict
+
+
+@pytest.mark.parametrize(("name", "answer"), each(WRONG))
+def test_the_mistake_is_named(name, answer, monkeypatch):
+    wrong, mistake = answer
+    if wrong is endless:
+        monkeypatch.setattr("cnnlesson.checks.verdict.SECONDS", 1)
+    verdict = getattr(check, name)(wrong)
+    assert verdict.status == "wrong"
+    assert mistake in verdict.message
+
+
+def test_every_exercise_has_two_right_and_eight_wrong_answers():
+    assert list(RIGHT) == list(WRONG)
+    assert all(len(answers) >= 2 for answers in RIGHT.values())
+    assert all(len(answers) >= 8 for answers in WRONG.values())
+
+
+@pytest.mark.parametrize("layer", SLIDE)
+@pytest.mark.parametrize("column", ["size", "memory", "params", "flop"])
+def test_only_one_cell_is_the_erratum(layer, column):
+    assert check.erratum((layer, column)).right == ((layer, column) == ("conv4", "flop"))
+
+
+def test_a_row_that_is_still_empty_is_unanswered():
+    verdict = check.missing_rows(rows(fc7=(None, None, None)))
+    assert verdict.status == "unanswered" and "fc7" in verdict.message

@@ -1,0 +1,147 @@
+"""The notebooks are built from their sources, and every exercise has its check."""
+
+import importlib
+import os
+import re
+import sys
+from contextlib import redirect_stdout
+from io import StringIO
+from pathlib import Path
+
+import jupytext
+import pytest
+
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+sys.path.insert(0, str(NOTEBOOKS))
+
+import build  # noqa: E402
+
+SOURCES = sorted((NOTEBOOKS / "src").glob("*.py"))
+LESSON = "# %% [markdown]\n# # 1 A lesson\n#\n# Text.\n\n"
+EXERCISE = '# %% tags=["exercise"]\ndef f(x):\n    ### BEGIN SOLUTION\n    return 2 * x\n    ### END SOLUTION\n'
+
+
+def lesson(tmp_path, *texts: str) -> Path:
+    for number, text in enumerate(texts, start=1):
+        (tmp_path / f"0{number}_lesson.py").write_text(text)
+    return tmp_path
+
+
+def cells(text: str) -> list[str]:
+    return [cell.source for cell in jupytext.reads(text, fmt="ipynb").cells]
+
+
+def test_the_built_notebooks_are_those_of_the_sources_to_the_byte():
+    address = build.repository()
+    built = build.build_all(NOTEBOOKS / "src", address)
+    on_disk = {
+        path.relative_to(NOTEBOOKS).as_posix(): path.read_bytes()
+        for folder in (NOTEBOOKS, NOTEBOOKS / "solutions")
+        for path in folder.glob("*.ipynb")
+    }
+    assert on_disk == {path: text.encode() for path, text in built.items()}, "run `make notebooks`"
+    assert built == build.build_all(NOTEBOOKS / "src", address)
+
+
+def test_the_students_copy_has_a_place_to_write_in_and_no_solution(tmp_path):
+    extra = '\n# %% [markdown] tags=["solution"]\n# Twice.\n'
+    built = build.build_all(lesson(tmp_path, LESSON + EXERCISE + extra), repository="")
+    student, instructor = cells(built["01_lesson.ipynb"]), cells(built["solutions/01_lesson.ipynb"])
+    assert student[2] == "def f(x):\n    # YOUR CODE HERE\n    raise NotImplementedError"
+    assert "return 2 * x" in instructor[2] and "Twice." in instructor
+    assert "Twice." not in student
+
+
+def test_an_exercise_outside_of_functions_does_not_stop_run_all(tmp_path):
+    source = LESSON + '# %% tags=["exercise"]\nx = None\n### BEGIN SOLUTION\nx = 3\n### END SOLUTION\n'
+    built = build.build_all(lesson(tmp_path, source), repository="")
+    assert cells(built["01_lesson.ipynb"])[2] == "x = None\n# YOUR CODE HERE"
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        (EXERCISE.replace("    ### END SOLUTION\n", ""), "an exercise needs pairs"),
+        (EXERCISE.replace("    ### BEGIN SOLUTION\n", ""), "an exercise needs pairs"),
+        ('# %% tags=["exercise"]\nx = 1\n', "an exercise needs pairs .* found none"),
+        (EXERCISE.replace('tags=["exercise"]', ""), "in a cell that is not tagged exercise"),
+        (EXERCISE.replace("exercise", "excercise"), "unknown tag excercise"),
+        ("# %% [markdown]\n# ## Twins\n\n# %% [markdown]\n# ## Twins\n", "two headings are alike"),
+    ],
+)
+def test_a_mistake_in_a_source_stops_the_build(tmp_path, source, message):
+    with pytest.raises(ValueError, match=message):
+        build.build_all(lesson(tmp_path, LESSON + source), repository="")
+
+
+def test_ids_are_made_from_headings_and_stay_when_another_section_grows(tmp_path):
+    source = LESSON + "# %% [markdown]\n# ## One\n\n# %%\n1\n\n# %% [markdown]\n# ## Two\n\n# %%\n2\n"
+    grown = source.replace("# %%\n1\n", "# %%\n1\n\n# %%\n11\n")
+
+    def ids(text: str) -> list[str]:
+        text = build.build_all(lesson(tmp_path, text), repository="")["01_lesson.ipynb"]
+        return [cell.id for cell in jupytext.reads(text, fmt="ipynb").cells]
+
+    assert set(ids(source)) <= set(ids(grown))
+    assert ids(source)[3] == "01-lesson-one-2"
+
+
+def test_with_an_address_there_are_a_badge_links_to_colab_and_a_set_up_cell(tmp_path):
+    second = LESSON.replace("1 A", "2 Another")
+    built = build.build_all(lesson(tmp_path, LESSON, second), repository="https://github.com/someone/lesson")
+    opening, setup, *_, links = cells(built["01_lesson.ipynb"])
+    colab = "https://colab.research.google.com/github/someone/lesson/blob/main/notebooks"
+    assert opening.startswith("# 1 A lesson\n\n[![Open in Colab]") and f"({colab}/01_lesson.ipynb)" in opening
+    assert links == f"Next: [2 Another lesson](02_lesson.ipynb) ([in Colab]({colab}/02_lesson.ipynb))"
+    assert "--no-deps git+https://github.com/someone/lesson" in setup
+    assert f"{colab}/solutions/02_lesson.ipynb" in cells(built["solutions/01_lesson.ipynb"])[0]
+
+
+def test_without_an_address_the_set_up_cell_says_how_to_set_it(tmp_path):
+    opening, setup, *_ = cells(build.build_all(lesson(tmp_path, LESSON), repository="")["01_lesson.ipynb"])
+    assert "colab" not in opening
+    assert "[tool.cnnlesson] repository" in setup
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+def test_every_exercise_has_a_difficulty_minutes_hints_and_its_check(source):
+    sources = [cell.source for cell in jupytext.read(source, fmt="py:percent").cells]
+    module = re.search(r"from cnnlesson\.checks import (\w+) as check", "\n".join(sources))[1]
+    checks = importlib.import_module(f"cnnlesson.checks.{module}")
+    headings = [cell for cell in sources if "### Exercise: " in cell]
+    names = [re.search(r"### Exercise: (\w+)", cell)[1] for cell in headings]
+    for name, cell in zip(names, headings, strict=True):
+        text = cell[cell.index("### Exercise: ") :]
+        assert re.search(r"\*\*Difficulty:\*\* (easy|medium|hard) · \*\*Time:\*\* \d+ minutes", text), name
+        assert 1 <= text.count("<details><summary>Hint ") <= 3, name
+        after = sources[sources.index(cell) + 1 :]
+        assert "### BEGIN SOLUTION" in after[0], f"{name}: the answer's cell follows its text"
+        assert f"check.{name}({name}" in after[1], f"{name}: the check follows the answer"
+    registered = [name for name in sys.modules["cnnlesson.checks.verdict"]._verdicts[checks.__name__]]
+    assert registered == names
+    assert "check.progress()" in sources[-1]
+
+
+def exercises(source: Path, is_student: bool) -> dict:
+    """What the cells of all exercises define, in a student's or the instructor's copy, the lesson's imports before."""
+    names: dict = {}
+    read = build.read(source).cells
+    imports = next(cell for cell in read if cell.cell_type == "code")
+    answers = [cell for cell in read if "exercise" in cell.metadata.get("tags", ())]
+    for cell in [imports, *(build.student_cell(cell) if is_student else cell for cell in answers)]:
+        with redirect_stdout(StringIO()):
+            exec(compile(cell.source, source.name, "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+@pytest.mark.parametrize(("is_student", "status"), [(True, "unanswered"), (False, "right")])
+def test_the_solution_is_right_and_the_untouched_stub_unanswered(source, is_student, status, monkeypatch):
+    monkeypatch.setitem(os.environ, "CNNLESSON_TINY", "1")
+    names = exercises(source, is_student)
+    check = names["check"]
+    for cell in build.read(source).cells:
+        for name, arguments in re.findall(r"check\.(\w+)\((\w[^)]*)\)", cell.source):
+            values = [names[argument.strip()] for argument in arguments.split(",")]
+            verdict = getattr(check, name)(*values)
+            assert verdict.status == status, verdict
