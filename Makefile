@@ -5,13 +5,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-.PHONY: help lesson test lab clean
+NBVAL := $(BIN)/python -m pytest --quiet --nbval-lax --nbval-current-env --nbval-cell-timeout=300
+
+.PHONY: help lesson test lab notebooks clean
 
 help:
-	@echo "make lesson   the exercise on small data: AlexNet and ResNet over learning rates, batch sizes, weight decays"
-	@echo "make test     style and tests"
-	@echo "make lab      JupyterLab, in the browser"
-	@echo "make clean    remove the virtual environment (data and results stay)"
+	@echo "make lesson     the exercise on small data: AlexNet and ResNet over learning rates, batch sizes, weight decays"
+	@echo "make test       style, tests, and all notebooks from top to bottom on small images"
+	@echo "make lab        JupyterLab with the first notebook, in the browser"
+	@echo "make notebooks  build the notebooks from notebooks/src"
+	@echo "make clean      remove the virtual environment (data and results stay)"
 
 lesson: $(INSTALLED)
 	@$(BIN)/python -m cnnlesson exercise --model resnet18 --data shapes --images 1000 --val-fraction 0.2 --epochs 3 \
@@ -31,9 +34,14 @@ test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python -m pytest
+	CNNLESSON_TINY=1 CNNLESSON_CHECKS=untouched $(NBVAL) notebooks/*.ipynb
+	CNNLESSON_TINY=1 CNNLESSON_CHECKS=strict $(NBVAL) notebooks/solutions/*.ipynb
 
 lab: $(INSTALLED)
-	$(BIN)/jupyter lab
+	$(BIN)/jupyter lab notebooks/01_data_splitting.ipynb
+
+notebooks: $(INSTALLED)
+	$(BIN)/python notebooks/build.py
 
 $(INSTALLED): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \

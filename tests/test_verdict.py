@@ -1,0 +1,177 @@
+"""A check says what is wrong with an answer, and is not hurt by whatever the answer does."""
+
+import os
+import random
+import signal
+import sys
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from nbclient import NotebookClient
+
+from cnnlesson.checks import verdict
+from cnnlesson.checks.verdict import CheckError, Unanswered, Wrong, exercise, expect, progress, same_whole_number
+
+
+@pytest.fixture
+def check(monkeypatch):
+    """A check of a function that doubles a number."""
+    monkeypatch.setattr(verdict, "_verdicts", {})
+
+    @exercise
+    def double(answer):
+        mistakes = {"It triples.": lambda x: 3 * x}
+        expect(answer, [(1,), (2,), (5,)], lambda x: 2 * x, mistakes)
+
+    return double
+
+
+def test_right_wrong_and_unanswered(check, capsys):
+    def unwritten(x):
+        raise NotImplementedError
+
+    assert check(lambda x: x + x).right
+    assert check(unwritten).status == check(None).status == check(...).status == "unanswered"
+    wrong = check(lambda x: 3 * x)
+    assert (wrong.exercise, wrong.status, wrong.message) == ("double", "wrong", "It triples.")
+    assert "✘ double: not right yet. It triples." in capsys.readouterr().out
+
+
+def test_a_mistake_without_a_name_is_shown_on_the_first_case_that_differs(check):
+    assert "square(1) gives 1, which is not right" in check(square).message
+    assert "return" in check(lambda x: None).message
+
+
+def square(x):
+    return x * x
+
+
+def test_an_answer_that_raises_gets_its_own_line_back(check):
+    def broken(x):
+        numbers = [1, 2]
+        return numbers[7]
+
+    message = check(broken).message
+    assert message.startswith("It raised IndexError: list index out of range (in your line")
+    assert message.endswith(": return numbers[7])")
+
+    def inside_torch(x):
+        return torch.zeros(2, 3) @ torch.zeros(2, 3)
+
+    assert "return torch.zeros(2, 3) @ torch.zeros(2, 3)" in check(inside_torch).message
+
+
+@pytest.mark.parametrize(
+    "leave", [lambda x: sys.exit(3), lambda x: exit(), lambda x: (_ for _ in ()).throw(BaseException)]
+)
+def test_an_answer_cannot_end_the_program(check, leave):
+    assert check(leave).status == "wrong"
+
+
+def test_the_stop_button_still_stops(check):
+    def interrupted(x):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check(interrupted)
+
+
+@pytest.mark.parametrize("swallows", [False, True])
+def test_an_answer_that_never_returns_is_stopped_and_the_alarm_is_off_again(check, monkeypatch, swallows):
+    monkeypatch.setattr(verdict, "SECONDS", 0.2)
+
+    def endless(x):
+        while True:
+            try:
+                pass
+            except Exception:
+                assert swallows
+
+    before = signal.getsignal(signal.SIGALRM)
+    assert "did not return within 0.2 seconds" in check(endless).message
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_random_states_and_torchs_settings_are_as_they_were(check):
+    def draws(x):
+        random.seed(1), np.random.seed(1), torch.manual_seed(1)
+        torch.set_grad_enabled(False)
+        torch.set_default_dtype(torch.float64)
+        return 2 * x
+
+    random.seed(7), np.random.seed(7), torch.manual_seed(7)
+    expected = random.random(), np.random.rand(), torch.rand(1)
+    random.seed(7), np.random.seed(7), torch.manual_seed(7)
+    assert check(draws).right
+    assert (random.random(), np.random.rand(), torch.rand(1)) == expected
+    assert torch.is_grad_enabled() and torch.get_default_dtype() is torch.float32
+
+
+def test_a_check_works_on_a_copy_of_the_students_objects(monkeypatch):
+    monkeypatch.setattr(verdict, "_verdicts", {})
+
+    @exercise
+    def table(answer):
+        answer["a"].append(2)
+        raise Wrong("no")
+
+    mine = {"a": [1]}
+    table(mine)
+    assert mine == {"a": [1]}
+
+
+def test_a_part_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setattr(verdict, "_verdicts", {})
+
+    @exercise
+    def table(answer):
+        raise Unanswered("Row b is empty.")
+
+    assert str(table({})) == "○ table: not answered yet. Row b is empty."
+
+
+def test_strict_raises_unless_right_and_untouched_unless_unanswered(check, monkeypatch):
+    monkeypatch.setitem(os.environ, "CNNLESSON_CHECKS", "strict")
+    check(lambda x: 2 * x)
+    with pytest.raises(CheckError, match=r"double: not right yet\. It triples"):
+        check(lambda x: 3 * x)
+    with pytest.raises(CheckError, match="double: not answered yet"):
+        check(None)
+    monkeypatch.setitem(os.environ, "CNNLESSON_CHECKS", "untouched")
+    check(None)
+    with pytest.raises(CheckError, match="double: right"):
+        check(lambda x: 2 * x)
+
+
+def test_the_panel_says_it_in_words_and_icons_and_escapes_what_the_student_wrote(check):
+    panel = check(lambda x: "<script>")._repr_html_()
+    assert "✘ double: not right yet" in panel
+    assert "<script>" not in panel and "&lt;script&gt;" in panel
+
+
+def test_progress_counts_and_lists_what_is_left(check, capsys):
+    check(lambda x: 2 * x)
+    capsys.readouterr()
+    progress(__name__)
+    assert capsys.readouterr().out.splitlines() == ["1 of 1 exercises are right.", "✔ double: right"]
+
+
+def test_a_float_is_no_whole_number():
+    assert same_whole_number(3, 3) and same_whole_number(np.int64(3), 3) and same_whole_number(3.0, 3.0)
+    assert not same_whole_number(3.0, 3) and not same_whole_number(4, 3)
+
+
+def test_a_notebook_shows_the_verdict_once_as_a_panel_with_the_same_words_as_text():
+    cell = (
+        "from cnnlesson.checks import alexnet as check\n"
+        "def initial_loss(num_classes):\n    return 1 / num_classes\n"
+        "check.initial_loss(initial_loss)"
+    )
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell)])
+    NotebookClient(notebook, timeout=120).execute()
+    (output,) = notebook.cells[0].outputs
+    assert "✘ initial_loss: not right yet" in output.data["text/html"]
+    assert output.data["text/plain"].startswith("✘ initial_loss: not right yet. That is the probability")
