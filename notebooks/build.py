@@ -129,7 +129,8 @@ def finish(
     contents += [
         (cell.cell_type, cell.source, {"tags": cell.metadata.tags} if "tags" in cell.metadata else {}) for cell in rest
     ]
-    contents.append(("markdown", links, {}))
+    if links:
+        contents.append(("markdown", links, {}))
 
     notebook = nbformat.v4.new_notebook(
         metadata={

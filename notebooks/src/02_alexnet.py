@@ -33,6 +33,7 @@ from cnnlesson.plots import plot_feature_maps, plot_filters, plot_history, plot_
 from cnnlesson.training import train
 
 device = say_device()
+pd.options.display.max_colwidth = None  # show arithmetic in full
 
 # %% [markdown]
 # Choose the images. `shapes` are drawn on the spot in a second; `tiny-imagenet` are photographs, 248 MB to download
@@ -158,7 +159,7 @@ check.conv_cost(conv_cost)
 
 # %%
 table = layer_table(AlexNet(num_classes=1000, dropout=0.5), (3, 227, 227))
-table.loc["conv1":"flatten"].round(0)
+table.loc["conv1":"flatten"].style.format(precision=0, na_rep="", thousands=",")
 
 # %% [markdown]
 # The slide stops at `flatten`: 256 maps of 6×6 become one row of 9216 numbers. Three fully-connected layers follow,
