@@ -123,6 +123,10 @@ def test_a_check_works_on_a_copy_of_the_students_objects(monkeypatch):
     assert mine == {"a": [1]}
 
 
+def test_an_answer_that_cannot_be_copied_is_told(check):
+    assert "It raised TypeError: cannot pickle 'generator' object" in check(x for x in ()).message
+
+
 def test_a_part_that_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(verdict, "_verdicts", {})
 

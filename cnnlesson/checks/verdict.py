@@ -143,10 +143,9 @@ def _judge(check: Callable, answers: Sequence) -> tuple[str, str]:
     """The status and the message of a verdict."""
     if any(answer is None or answer is ... for answer in answers):
         return "unanswered", ""
-    answers = [answer if callable(answer) else copy.deepcopy(answer) for answer in answers]
     try:
         with _unchanged_state(), _time_limit():
-            check(*answers)
+            check(*(answer if callable(answer) else copy.deepcopy(answer) for answer in answers))
     except NotImplementedError:
         return "unanswered", ""
     except Unanswered as missing:
