@@ -171,6 +171,50 @@ def _grid(results: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return table["accuracy"], table["words"].fillna("")
 
 
+def plot_trials(results: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """Validation accuracy over the epochs of each trial of a grid: a panel a learning rate, a line a batch size.
+
+    A cross ends a trial that diverged.
+
+    Args:
+        results: a row a trial and epoch, with the columns lr, batch_size, epoch, val_accuracy and diverged.
+        axes: one for each learning rate, side by side.
+    """
+    rates = sorted(results["lr"].unique(), reverse=True)
+    batch_sizes = sorted(results["batch_size"].unique())
+    if axes is None:
+        size = (3.2 * len(rates), 3.2)
+        axes = plt.subplots(1, len(rates), figsize=size, sharey=True, layout="constrained", squeeze=False)[1][0]
+    for ax, lr in zip(axes, rates, strict=True):
+        for place, batch_size in enumerate(batch_sizes):
+            trial = results[(results["lr"] == lr) & (results["batch_size"] == batch_size)]
+            colour = DEPTH_COLOURS[place % len(DEPTH_COLOURS)]
+            ax.plot(trial["epoch"], 100 * trial["val_accuracy"], "o-", color=colour, label=f"batch size {batch_size}")
+            end = trial[trial["diverged"]]
+            ax.plot(end["epoch"], 100 * end["val_accuracy"].fillna(0), "x", color=colour, markersize=12)
+        ax.set_title(f"learning rate {lr:g}", fontsize=10)
+        ax.set_xlabel("epoch")
+        ax.set_xlim(0.5, results["epoch"].max() + 0.5)
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.spines[["top", "right"]].set_visible(False)
+    axes[0].set_ylabel("validation accuracy (%)")
+    axes[0].set_ylim(bottom=0)
+    handles = axes[0].get_legend_handles_labels()[0]
+    if results["diverged"].any():
+        handles.append(Line2D([], [], color="grey", marker="x", ls="", markersize=10, label="diverged"))
+    axes[-1].legend(handles=handles, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return axes
+
+
+def trials_text(results: pd.DataFrame) -> str:
+    """The facts of `plot_trials`, a line a trial."""
+    lines = []
+    for (lr, batch_size), trial in results.sort_values("epoch").groupby(["lr", "batch_size"]):
+        accuracies = ["diverged" if row.diverged else f"{row.val_accuracy:.1%}" for row in trial.itertuples()]
+        lines.append(f"lr {lr:g}, batch size {batch_size}: {', '.join(accuracies)}")
+    return "\n".join(lines)
+
+
 def plot_weight_decay(results: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Training and validation accuracy of one point of the grid, for each weight decay it was trained with.
 

@@ -4,6 +4,7 @@ from cnnlesson.data.batches import Batches
 from cnnlesson.data.cifar10 import cifar10
 from cnnlesson.data.folder import image_folder
 from cnnlesson.data.image_set import ImageSet, TrainTest
+from cnnlesson.data.leaks import find_leaks
 from cnnlesson.data.named import named_images
 from cnnlesson.data.shapes import shapes
 from cnnlesson.data.splits import k_folds, split, take
@@ -14,6 +15,7 @@ __all__ = [
     "ImageSet",
     "TrainTest",
     "cifar10",
+    "find_leaks",
     "image_folder",
     "k_folds",
     "named_images",

@@ -30,7 +30,15 @@ from cnnlesson.anatomy import layer_table
 from cnnlesson.checks import resnet as check
 from cnnlesson.data import Batches, split, take
 from cnnlesson.depth import PUBLISHED_TEST_ERROR
-from cnnlesson.models import BasicBlock, Bottleneck, cifar_resnet, insert_identity_blocks, resnet18, resnet34, resnet50
+from cnnlesson.models import (
+    BasicBlock,
+    Bottleneck,
+    cifar_resnet,
+    insert_identity_blocks,
+    resnet18,
+    resnet34,
+    resnet50,
+)
 from cnnlesson.models.resnet import PlainBlock, ZeroPadding, projection
 from cnnlesson.models.resnet import make_stage as package_make_stage
 from cnnlesson.notebook import TINY, load_images, say_device
@@ -106,7 +114,8 @@ for name, output in (("plain", plain), ("residual", residual)):
 #
 # <details><summary>Hint 1</summary>A module that is an attribute of a module, `self.transform = ...`, brings its
 # parameters along.</details>
-# <details><summary>Hint 2</summary>`a += b` changes the tensor a itself, and whoever else holds it sees that.</details>
+# <details><summary>Hint 2</summary>`a += b` changes the tensor a itself, and whoever else holds it sees
+# that.</details>
 
 # %% tags=["exercise"]
 class ResidualUnit(nn.Module):
@@ -174,8 +183,9 @@ for is_residual, some in last.groupby("residual"):
         errors = some.groupby("depth")[column].mean()
         change = errors.iloc[-1] - errors.iloc[0]
         print(
-            f"{'residual' if is_residual else 'plain':8}  {column}: {errors.iloc[0]:.1%} with {errors.index[0]} layers, "
-            f"{errors.iloc[-1]:.1%} with {errors.index[-1]}: depth makes it {'worse' if change > 0 else 'better'}"
+            f"{'residual' if is_residual else 'plain':8}  {column}: "
+            f"{errors.iloc[0]:.1%} with {errors.index[0]} layers, {errors.iloc[-1]:.1%} with {errors.index[-1]}: "
+            f"depth makes it {'worse' if change > 0 else 'better'}"
         )
 
 # %% [markdown]
@@ -275,8 +285,8 @@ verdict = check.insert_identity(insert_identity)
 #
 # In **training** mode a batch norm takes the mean and the deviation of the batch at hand, not the running ones.
 #
-# **Predict, then run:** which of these will then still be equal to the shallow network? The package's blocks know mean
-# and deviation of one batch of images; yours know none.
+# **Predict, then run:** which of these will then still be equal to the shallow network? The package's blocks know
+# mean and deviation of one batch of images; yours know none.
 
 # %%
 def distance_in_training_mode(deep, some_images):
@@ -290,12 +300,13 @@ def distance_in_training_mode(deep, some_images):
 print(f"the package's, on the batch that it knows: {distance_in_training_mode(deeper, own_images):.1%}")
 print(f"the package's, on other images:            {distance_in_training_mode(deeper, other_images):.1%}")
 if verdict.right:
-    print(f"yours, on other images:                    {distance_in_training_mode(insert_identity(shallow), other_images):.1%}")
+    distance = distance_in_training_mode(insert_identity(shallow), other_images)
+    print(f"yours, on other images:                    {distance:.1%}")
 
 # %% [markdown]
-# On the batch that it knows, the package's batch norm puts back just what the normalisation takes off. On other images
-# it comes near. A block that passes everything on in evaluation mode only makes each channel's mean 0 in training
-# mode, and then ReLU has something negative to cut off.
+# On the batch that it knows, the package's batch norm puts back just what the normalisation takes off. On other
+# images it comes near. A block that passes everything on in evaluation mode only makes each channel's mean 0 in
+# training mode, and then ReLU has something negative to cut off.
 #
 # The construction is not a dead end either: the deeper network goes on learning. The learning rate is small, since it
 # starts from a trained network.
@@ -325,7 +336,7 @@ with torch.no_grad():
 # A first suspicion is that in a deep plain network no gradient arrives at the first layers. The paper doubts it:
 # with batch norm the signals keep their size. So the gradients were measured as well, in the same networks as above.
 #
-# **Predict, then run:** where in the plain network will the gradient be smallest: near the images, or near the logits?
+# **Predict, then run:** where in the plain network will the gradient be smallest: near the images or near the logits?
 
 # %%
 gradients = reference.load("cifar10_gradients")
@@ -336,8 +347,8 @@ print(gradients.made["data"])
 # Three things to look at. Does the plain network's curve fall towards the images, as vanishing gradients would? How
 # different are two neighbouring layers within one curve? And what has one epoch changed?
 #
-# The scale is logarithmic, so one line up is ten times the gradient. These images are JPEG again, with the same remark
-# as above. Now the same at the start of a training on your images, and of any depth you like:
+# The scale is logarithmic: each of its steps is ten times the gradient. These images are JPEG again, with the same
+# remark as above. Now the same at the start of a training on your images, and of any depth you like:
 
 # %%
 DEPTH = 20 if TINY else 56
@@ -366,8 +377,7 @@ def pieces(network, input_shape):
     """The layer table without the layers that keep size and channels, batch norm above all."""
     table = layer_table(network.eval(), input_shape)
     is_shown = table["kernel"].notna() | (table["in_size"] != table["out_size"]).fillna(True)
-    columns = ["in_channels", "in_size", "filters", "kernel", "stride", "out_channels", "out_size", "params_k", "flop_m"]
-    table = table.loc[is_shown, columns].round(1).astype(object)
+    table = table.drop(columns=["pad", "memory_kb"])[is_shown].round(1).astype(object)
     return table.where(table.notna(), "")
 
 # %% [markdown]
@@ -483,7 +493,8 @@ costs = {
     "three layers, 256 channels": layer_table(Bottleneck(256, 256, stride=1), (256, 56, 56)),
     "two layers, 256 channels": layer_table(BasicBlock(256, 256, stride=1), (256, 56, 56)),
 }
-pd.DataFrame({name: table.loc["total", ["params_k", "flop_m"]] for name, table in costs.items()}).T.astype(float).round(1)
+totals = {name: table.loc["total", ["params_k", "flop_m"]] for name, table in costs.items()}
+pd.DataFrame(totals).T.astype(float).round(1)
 
 # %% [markdown]
 # Four times the channels at about the same price. So the deeper networks of the paper have three-layer blocks, from
@@ -493,17 +504,17 @@ pd.DataFrame({name: table.loc["total", ["params_k", "flop_m"]] for name, table i
 #
 # **Difficulty:** medium · **Time:** 10 minutes
 #
-# Write the three-layer block: 1×1 to `width` channels, 3×3 with the stride, 1×1 to `out_channels`. Every convolution
-# has its batch norm, the first two have a ReLU as well, and the shortcut is as before.
+# Write the three-layer block: 1×1 to `width` channels, 3×3 with the stride, 1×1 to `out_channels`. Every
+# convolution has its batch norm, the first two have a ReLU as well, and the shortcut is as before.
 #
-# <details><summary>Hint 1</summary>Your two-layer block, with one layer more. Which padding keeps the size under a 1×1
-# convolution?</details>
+# <details><summary>Hint 1</summary>Your two-layer block, with one layer more. Which padding keeps the size under a
+# 1×1 convolution?</details>
 # <details><summary>Hint 2</summary>The shortcut runs from `in_channels` to `out_channels`: `width` is F's own
 # affair.</details>
 
 # %% tags=["exercise"]
 class StudentBottleneck(nn.Module):
-    """relu(F(x) + shortcut(x)) with 1×1, 3×3 and 1×1: (N, in_channels, H, W) to (N, out_channels, H/stride, W/stride)."""
+    """Three layers: x (N, in_channels, H, W) to (N, out_channels, H/stride, W/stride), inside with `width` channels."""
 
     def __init__(self, in_channels, width, out_channels, stride):
         super().__init__()
@@ -547,8 +558,8 @@ check.StudentBottleneck(StudentBottleneck)
 # Return `num_blocks` blocks as an `nn.Sequential`. The first goes from `in_channels` to `out_channels` with `stride`;
 # all others keep channels and size. `block` is called as `block(in_channels, out_channels, stride)`.
 #
-# <details><summary>Hint 1</summary>What does the second block receive: the maps that the stage received, or those that
-# the first block gave?</details>
+# <details><summary>Hint 1</summary>What does the second block receive: the maps that the stage received, or those
+# that the first block gave?</details>
 # <details><summary>Hint 2</summary>`nn.Sequential(*blocks)` takes a list apart.</details>
 
 # %% tags=["exercise"]
@@ -624,8 +635,8 @@ pieces(end, (512, 7, 7))
 #
 # **Difficulty:** medium · **Time:** 15 minutes
 #
-# Put the pieces together: beginning, four stages, end. Use your `StudentBasicBlock` and `make_stage`, or the package's
-# `BasicBlock` and `package_make_stage`.
+# Put the pieces together: beginning, four stages, end. Use your `StudentBasicBlock` and `make_stage`, or the
+# package's `BasicBlock` and `package_make_stage`.
 #
 # <details><summary>Hint 1</summary>Copy the three cells above, and think about what each number was: one of them is
 # not 1000 any more.</details>
@@ -667,8 +678,8 @@ network_verdict = check.StudentResNet18(StudentResNet18)
 
 # %% [markdown]
 # Why 18? Only layers with weights on the way through F count: the first convolution, 4 stages × 2 blocks × 2
-# convolutions, and the fully-connected layer. The paper's table 1 gives 1.8, 3.6 and 3.8 billion multiply-adds for 18,
-# 34 and 50 layers. Its 50-layer network has the stride in the first 1×1 convolution, where it saves a little.
+# convolutions, and the fully-connected layer. The paper's table 1 gives 1.8, 3.6 and 3.8 billion multiply-adds for
+# 18, 34 and 50 layers. Its 50-layer network has the stride in the first 1×1 convolution, where it saves a little.
 
 # %%
 totals = {
@@ -681,8 +692,8 @@ pd.DataFrame({
 }).round(2)
 
 # %% [markdown]
-# All three have fewer parameters than AlexNet's 62 million, and do more work: no large fully-connected layers, and many
-# convolutions.
+# All three have fewer parameters than AlexNet's 62 million, and do more work: no large fully-connected layers, and
+# many convolutions.
 
 # %% [markdown]
 # ## Plain against residual
