@@ -33,7 +33,7 @@ def plot_images(image_set: ImageSet, axes: Sequence[Axes] | None = None) -> Sequ
     for ax in axes:
         ax.axis("off")
     for ax, image, label in zip(axes, image_set.images.cpu(), image_set.labels, strict=False):
-        ax.imshow(image.permute(1, 2, 0))  # (H, W, 3)
+        ax.imshow(image.permute(1, 2, 0).numpy())  # (H, W, 3)
         ax.set_title(image_set.classes[label], fontsize=10)
     return axes
 
@@ -100,7 +100,7 @@ def _plot_tiles(tiles: torch.Tensor, colours: str | None, ax: Axes | None) -> Ax
     grid = make_grid(
         tiles, nrow=16, padding=gap, normalize=True, scale_each=True, pad_value=float("nan")
     )  # (3, height, width)
-    ax.imshow(grid.permute(1, 2, 0) if colours is None else grid[0], cmap=colours)
+    ax.imshow((grid.permute(1, 2, 0) if colours is None else grid[0]).numpy(), cmap=colours)
     ax.axis("off")
     return ax
 

@@ -1,21 +1,32 @@
 import pandas as pd
 import pytest
+import torch
 from matplotlib import pyplot as plt
 
+from cnnlesson.anatomy import layer_table
+from cnnlesson.models import cifar_resnet
 from cnnlesson.plots import (
     depth_curves_text,
     depth_text,
     gradient_norms_text,
     grid_text,
     history_text,
+    images_text,
+    layers_text,
     plot_depth,
     plot_depth_curves,
+    plot_feature_maps,
+    plot_filters,
     plot_gradient_norms,
     plot_grid,
     plot_history,
+    plot_images,
+    plot_layers,
     plot_residual_sizes,
+    plot_trials,
     plot_weight_decay,
     residual_sizes_text,
+    trials_text,
     weight_decay_text,
 )
 from cnnlesson.training import Epoch
@@ -165,3 +176,57 @@ def test_the_size_of_f_stands_beside_that_of_x():
     assert [list(line.get_ydata()) for line in ax.lines[:2]] == [[1.0, 2.0, 2.5], [0.5, 0.5, 1.0]]
     assert len(ax.lines) == 3 and ax.lines[2].get_xdata()[0] == 2.5  # where the channels double
     assert residual_sizes_text(sizes).splitlines()[1] == "layer1.1: x 2.00, F(x) 0.50, ratio 0.25"
+
+
+def test_images_stand_under_the_names_of_their_classes(image_set):
+    axes = plot_images(image_set[torch.tensor([0, 29, 15])])
+    assert [ax.get_title() for ax in axes] == ["red", "blue", "green", "", "", ""]
+    assert axes[1].images[0].get_array().shape == (16, 16, 3)
+    assert images_text(image_set[torch.tensor([0, 29, 15])]) == "red, blue, green"
+    assert len(plot_images(image_set)) == 12  # no more than two rows
+
+
+def test_the_bars_of_a_network_are_the_numbers_of_its_table():
+    table = layer_table(cifar_resnet(8, 10), (3, 32, 32))
+    memory, parameters, work = plot_layers(table)
+    assert [label.get_text() for label in memory.get_yticklabels()] == list(table.index[:-1])
+    for ax, column in ((memory, "memory_kb"), (parameters, "params_k"), (work, "flop_m")):
+        assert [bar.get_width() for bar in ax.patches] == pytest.approx(list(table[column][:-1]))
+    assert memory.yaxis.get_inverted()  # the first layer on top
+    assert "parameters: most in layer3.0.conv2" in layers_text(table)
+
+
+def test_filters_and_feature_maps_are_tiles_stretched_each_to_its_own_range():
+    weight = torch.randn(20, 3, 5, 5) * torch.arange(1, 21).view(20, 1, 1, 1)
+    picture = plot_filters(weight).images[0].get_array()
+    assert picture.shape == (2 * 6 + 1, 16 * 6 + 1, 3)
+    for column in (0, 15):
+        tile = picture[1:6, 6 * column + 1 : 6 * column + 6]
+        assert tile.min() == pytest.approx(0, abs=1e-4) and tile.max() == pytest.approx(1, abs=1e-4)
+    maps = plot_feature_maps(torch.rand(64, 24, 24)).images[0].get_array()
+    assert maps.shape == (2 * 26 + 2, 16 * 26 + 2)  # 32 of the 64, 2 pixels apart
+
+
+@pytest.fixture
+def trials():
+    rows = [(0.1, 16, 1, 0.1, False), (0.1, 16, 2, 0.2, True), (0.1, 32, 1, 0.3, False), (0.1, 32, 2, 0.4, False)]
+    rows += [(0.001, 16, 1, 0.5, False), (0.001, 16, 2, 0.6, False)]
+    return pd.DataFrame(rows, columns=["lr", "batch_size", "epoch", "val_accuracy", "diverged"])
+
+
+def test_a_panel_a_learning_rate_a_line_a_batch_size_and_a_cross_where_it_diverged(trials):
+    high, low = plot_trials(trials)
+    assert [ax.get_title() for ax in (high, low)] == ["learning rate 0.1", "learning rate 0.001"]
+    lines = [line for line in high.lines if line.get_marker() == "o"]
+    assert [list(line.get_ydata()) for line in lines] == [pytest.approx([10, 20]), pytest.approx([30, 40])]
+    crosses = [list(line.get_ydata()) for line in high.lines if line.get_marker() == "x"]
+    assert crosses == [pytest.approx([20]), []]
+    assert [text.get_text() for text in low.get_legend().get_texts()] == ["batch size 16", "batch size 32", "diverged"]
+
+
+def test_the_trials_twin_has_the_same_facts(trials):
+    assert trials_text(trials).splitlines() == [
+        "lr 0.001, batch size 16: 50.0%, 60.0%",
+        "lr 0.1, batch size 16: 10.0%, diverged",
+        "lr 0.1, batch size 32: 30.0%, 40.0%",
+    ]

@@ -3,7 +3,7 @@ from itertools import chain
 import pytest
 import torch
 
-from cnnlesson.data import ImageSet, k_folds, split
+from cnnlesson.data import ImageSet, k_folds, split, take
 
 
 @pytest.fixture
@@ -74,3 +74,13 @@ def test_each_image_is_validated_on_once_in_k_folds(numbered):
 def test_k_out_of_range_is_refused(numbered, k):
     with pytest.raises(ValueError, match="k must be from 2"):
         next(k_folds(numbered, k, seed=0))
+
+
+def test_a_part_that_is_taken_has_the_classes_in_proportion_and_repeats_with_its_seed(numbered):
+    part = take(numbered, 60, seed=0)
+    assert torch.bincount(part.labels).tolist() == [10, 20, 30]
+    assert numbers(part) == numbers(take(numbered, 60, seed=0)) != numbers(take(numbered, 60, seed=1))
+
+
+def test_taking_as_many_as_there_are_or_more_gives_the_set_itself(numbered):
+    assert take(numbered, 600, seed=0) is take(numbered, 1000, seed=0) is numbered
