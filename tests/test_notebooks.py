@@ -3,12 +3,14 @@
 import importlib
 import os
 import re
+import subprocess
 import sys
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
 
 import jupytext
+import nbformat
 import pytest
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
@@ -145,3 +147,37 @@ def test_the_solution_is_right_and_the_untouched_stub_unanswered(source, is_stud
             values = [names[argument.strip()] for argument in arguments.split(",")]
             verdict = getattr(check, name)(*values)
             assert verdict.status == status, verdict
+
+
+def test_a_returned_notebook_fails_at_just_the_exercises_with_mistakes(tmp_path):
+    """What an instructor does: nbval over a returned notebook, with checks that raise."""
+    notebook = nbformat.read(NOTEBOOKS / "solutions" / "02_alexnet.ipynb", as_version=4)
+    training = next(place for place, cell in enumerate(notebook.cells) if cell.source.startswith("## Train it"))
+    notebook.cells = notebook.cells[:training]
+    planted = {
+        "filters * (in_channels // groups) * kernel**2 + filters": "filters * in_channels * kernel**2 + filters",
+        "(inputs + 1) * outputs / 1e3": "inputs * outputs / 1e3",
+        "math.log(num_classes)": "math.log2(num_classes)",
+    }
+    for right, wrong in planted.items():
+        (cell,) = [cell for cell in notebook.cells if right in cell.source and "### BEGIN SOLUTION" in cell.source]
+        cell.source = cell.source.replace(right, wrong)
+    nbformat.write(notebook, tmp_path / "returned.ipynb")
+
+    options = ["-p", "no:cacheprovider", "--nbval-lax", "--nbval-current-env", "--color=no", "-q", "returned.ipynb"]
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", *options],
+        cwd=tmp_path,
+        env=os.environ | {"CNNLESSON_CHECKS": "strict", "CNNLESSON_TINY": "1"},
+        capture_output=True,
+        text=True,
+    )
+    said = set(re.findall(r"CheckError: (.*)", re.sub(r"\x1b\[\d+m", "", run.stdout)))
+    assert said == {
+        "✘ grouped_parameters: not right yet. The groups are not used: a filter sees the channels of its own group "
+        "alone.",
+        "✘ missing_rows: not right yet. fc6's number of parameters lacks the biases: there is one for each output.",
+        "✘ initial_loss: not right yet. The logarithm has base 2: cross-entropy in torch is in nats, with the natural "
+        "logarithm.",
+    }
+    assert re.search(r"\b3 failed", run.stdout)

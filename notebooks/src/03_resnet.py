@@ -20,6 +20,7 @@
 import copy
 import math
 
+import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -102,8 +103,8 @@ for name, output in (("plain", plain), ("residual", residual)):
     print(f"{name}: output {output.tolist()}, gradient at x {gradient.tolist()}")
 
 # %% [markdown]
-# A plain layer must learn even to pass on what it receives. A residual unit does so before it has learned anything,
-# and what is left to learn is the difference. The gradient takes the same way back: the derivative of F(x) + x is
+# A plain layer must learn even to pass on what it receives. A residual unit with weights of 0 does so already, and
+# what is left to learn is the difference. The gradient takes the same way back: the derivative of F(x) + x is
 # F'(x) + 1, and the 1 comes through whatever F does.
 #
 # ### Exercise: ResidualUnit
@@ -169,7 +170,8 @@ print(depth_curves_text(measured.table))
 # Then the right panel: what does the same depth do there?
 
 # %%
-plot_depth(measured.table, PUBLISHED_TEST_ERROR);
+_, ax = plt.subplots(figsize=(9.6, 4.2), layout="constrained")
+plot_depth(measured.table, PUBLISHED_TEST_ERROR, ax);
 
 # %% [markdown]
 # The slide says: *for a regular convnet, performance declines with depth, but for a ResNet, it keeps improving*. The
@@ -223,7 +225,7 @@ for epoch in train(shallow, train_batches, val_batches, optimizer, epochs=EPOCHS
 
 # %%
 shallow = shallow.cpu().eval()
-some_images = torch.cat([batch for batch, _ in Batches(train_set, 100, 32, seed=1, device="cpu")])
+some_images = torch.cat([batch for batch, _ in Batches(take(train_set, 600, seed=0), 100, 32, seed=1, device="cpu")])
 own_images, other_images = some_images[:100], some_images[100:]
 deeper = insert_identity_blocks(shallow, blocks_per_stage=2, images=own_images)
 
@@ -319,9 +321,9 @@ for epoch in train(deeper, train_batches, val_batches, optimizer, epochs=EPOCHS)
     print(f"epoch {epoch.number}: loss {epoch.train_loss:.3f}, validation loss {epoch.val_loss:.3f}")
 
 # %% [markdown]
-# In a **residual** network the same construction is a single line. Batch norm's last weight is set to 0, so F(x) = 0,
-# and the block gives x. Near 0 is where weights are anyway: the identity lies close to where the search starts, and
-# not far away at a single 1 among zeros.
+# In a **residual** network the same construction is a single line. The weight of the last batch norm is set to 0, so
+# F(x) = 0, and the block gives x. The paper's argument for the shortcut is just that: if the identity is best, it is
+# easier to push F towards 0 than to fit the identity with two layers and a ReLU between them.
 
 # %%
 block = BasicBlock(16, 16, stride=1).eval()
@@ -348,22 +350,24 @@ print(gradients.made["data"])
 # different are two neighbouring layers within one curve? And what has one epoch changed?
 #
 # The scale is logarithmic: each of its steps is ten times the gradient. These images are JPEG again, with the same
-# remark as above. Now the same at the start of a training on your images, and of any depth you like:
+# remark as above. Now the same before the first step on your images, for networks of several depths:
 
 # %%
-DEPTH = 20 if TINY else 56
-
-labelled = next(iter(Batches(train_set, batch_size=min(64, len(train_set)), image_size=32, seed=0)))
+labelled = next(iter(Batches(train_set, batch_size=64, image_size=32, seed=0)))
 rows = []
 for is_residual in (False, True):
-    torch.manual_seed(0)
-    norms = gradient_norms(cifar_resnet(DEPTH, num_classes, is_residual).to(device), *labelled)
-    rows.append({"network": f"{'residual' if is_residual else 'plain'}, {DEPTH} layers"} | {
-        "first layer": norms["conv1"],
-        "middle layer": list(norms.values())[len(norms) // 2],
-        "last layer": norms["fc"],
-    })
-pd.DataFrame(rows).set_index("network").round(4)
+    for depth in (8, 20) if TINY else (8, 20, 56):
+        torch.manual_seed(0)
+        norms = list(gradient_norms(cifar_resnet(depth, num_classes, is_residual).to(device), *labelled).values())
+        name = f"{'residual' if is_residual else 'plain'}, {depth} layers"
+        rows.append((name, norms[0], norms[len(norms) // 2], norms[-2], norms[0] / norms[-2]))
+columns = ["network", "first convolution", "middle", "last convolution", "first / last"]
+pd.DataFrame(rows, columns=columns).set_index("network").round(2)
+
+# %% [markdown]
+# Read the last column downwards. Above 1 the gradient **grows** on its way back to the images, so it does not vanish.
+# How does it change with depth in plain networks, and how in residual ones? One learning rate has to suit all layers,
+# and that is hard where their gradients differ a lot.
 
 # %% [markdown]
 # ## Full ResNet architecture
@@ -386,8 +390,14 @@ def pieces(network, input_shape):
 # - Stack residual blocks
 # - Every residual block has two 3x3 conv layers
 #
-# A block's F is: convolution, batch norm, ReLU, convolution, batch norm. Then x is added, and then comes a second
-# ReLU. The convolutions have no bias, since the batch norm behind them takes off the mean and has a bias of its own.
+# ```
+#  x ──┬────────────────────────────────────────────────────────────────────┐
+#      │                                                                    ▼
+#      └──► conv 3×3 ──► batch norm ──► ReLU ──► conv 3×3 ──► batch norm ──(+)──► ReLU
+# ```
+#
+# F ends with a batch norm. Then x is added, and then comes a second ReLU. The convolutions have no bias, since the
+# batch norm behind them takes off the mean and has a bias of its own.
 #
 # **Predict, then run:** two blocks with 64 filters on maps of 56×56. What is the size behind them?
 
@@ -483,6 +493,12 @@ block_verdict = check.StudentBasicBlock(StudentBasicBlock)
 # few, a 3×3 convolution works on those few, and a 1×1 convolution makes them many again. It is called a
 # *bottleneck*. The 3×3 convolution has the stride, as in torchvision; in the paper the first 1×1 had it, and so
 # three pixels of four were never looked at.
+#
+# ```
+#  x ──┬──────────────────────────────────────────────┐
+#      │                                              ▼
+#      └──► conv 1×1 ──► conv 3×3 ──► conv 1×1 ──────(+)──► ReLU
+# ```
 #
 # **Predict, then run:** a two-layer block works on 64 channels, a three-layer block on 256 channels and inside on 64.
 # Which costs more?
@@ -594,8 +610,9 @@ four_stages = nn.Sequential(
 pieces(four_stages, (64, 56, 56))
 
 # %% [markdown]
-# Look at the column `flop_m`. Half the height, half the width, twice the channels in and twice out: a convolution
-# costs the same work in every stage. Then look at `params_k`, which grows by four.
+# Look at the column `flop_m`. Half the height, half the width, twice the channels in and twice out: a 3×3 convolution
+# costs the same work in every stage. Only the first of a stage costs half, since it sees the channels of the stage
+# before. Then look at `params_k`: from stage to stage it grows by four.
 
 # %% [markdown]
 # ### Additional conv layer at the beginning
@@ -701,8 +718,8 @@ pd.DataFrame({
 # Now train them yourself, on your images at 32×32 pixels: two depths, with and without shortcuts, and all else alike.
 # Errors are those on the test images. Nothing is chosen by them, so looking at them spoils nothing.
 #
-# This is a short training on few images. It shows how such a comparison is made, and which network starts faster. It
-# does not show what happens at the end of a long training: for that look at the measured curves above.
+# This is a short training on few images. It shows how such a comparison is made, and how the networks start. It does
+# not show what happens at the end of a long training: for that look at the measured curves above.
 #
 # **Predict, then run:** after so few steps, in which order will the four networks be?
 
@@ -736,8 +753,11 @@ plot_depth_curves(results)
 print(depth_curves_text(results))
 
 # %% [markdown]
-# Change the seed in two places and run it once more: which of the differences stay, and which were chance? A
-# difference of one image in the test set is no difference.
+# Do not be surprised if the plain networks do well here. 8 and 20 layers can be trained without shortcuts too; what
+# the slide says is about depth, and a few steps are not enough to see the end of a curve.
+#
+# Change the seeds, `torch.manual_seed(0)` and `seed=0` of the training batches, and run it once more: which of the
+# differences stay, and which were chance?
 
 # %%
 one_image = 1 / len(test_set)
@@ -755,7 +775,7 @@ plot_gradient_norms(pd.DataFrame(norms));
 # ## How much does a block add?
 #
 # If each block only adds to what it receives, one can ask how much. The figure has the size of x, which the shortcut
-# carries, and of F(x), block by block through a residual network. Grey lines are where the channels double.
+# carries, and of F(x), block by block through a residual network. Vertical lines stand where the channels double.
 #
 # **Predict, then run:** is F(x) larger or smaller than x? And in a deeper network, will each block add more or less?
 

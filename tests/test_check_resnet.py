@@ -1,0 +1,628 @@
+"""Answers to lesson 3 as students write them."""
+
+import copy
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.models import resnet as trusted
+
+from cnnlesson import models
+from cnnlesson.checks import resnet as check
+from cnnlesson.models import cifar_resnet, insert_identity_blocks
+from cnnlesson.models.resnet import PlainBlock
+
+
+def unit(forward, keep=lambda transform: transform):
+    """A student's residual unit with this forward; `keep` makes what it holds."""
+
+    class Answer(nn.Module):
+        def __init__(self, transform):
+            super().__init__()
+            self.f = keep(transform)
+
+        def forward(self, x):
+            return forward(self.f, x)
+
+    return Answer
+
+
+def add_in_place(f, x):
+    x += f(x)
+    return x
+
+
+def without_gradient(f, x):
+    with torch.no_grad():
+        residual = f(x)
+    return residual + x
+
+
+class OwnLayer(nn.Module):
+    def __init__(self, transform):
+        super().__init__()
+        self.f = nn.Identity()
+
+    def forward(self, x):
+        return self.f(x) + x
+
+
+class InAList(nn.Module):
+    """A unit that hides F in a list."""
+
+    def __init__(self, transform):
+        super().__init__()
+        self.layers = [transform]
+
+    def forward(self, x):
+        return self.layers[0](x) + x
+
+
+class InAFunction(nn.Module):
+    """A unit that hides F in a function."""
+
+    def __init__(self, transform):
+        super().__init__()
+        self.add = lambda x: transform(x) + x
+
+    def forward(self, x):
+        return self.add(x)
+
+
+class ListOfStages(nn.Module):
+    """A ResNet-18 whose stages are in a list."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        network = models.resnet18(num_classes)
+        self.beginning = nn.Sequential(network.conv1, network.bn1, nn.ReLU(), network.maxpool)
+        self.stages = [network.layer1, network.layer2, network.layer3, network.layer4]
+        self.fc = network.fc
+
+    def forward(self, images):
+        x = self.beginning(images)
+        for stage in self.stages:
+            x = stage(x)
+        return self.fc(x.mean(dim=(2, 3)))
+
+
+def add_out(f, x):
+    out = f(x)
+    out = out + x
+    return out
+
+
+def relu_on(x):
+    return F.relu(x)
+
+
+def same(x):
+    return x
+
+
+def block(  # one option a mistake
+    join=lambda f, s: f + s,
+    last=relu_on,
+    on_f=same,
+    on_shortcut=same,
+    first=same,
+    between=relu_on,
+    between2=None,
+    strides=None,
+    shortcut_stride=None,
+    projects=lambda i, o, s: s != 1 or i != o,
+    projection_norm=True,
+    projection_kernel=1,
+    norm=True,
+    bias=False,
+    padding=1,
+    in_place=False,
+    spare=False,
+    late_shortcut=False,
+    shared_norm=False,
+    shared_convolution=False,
+    norm_after_relu=False,
+    layers=2,
+    uses_out=True,
+    kernels=None,
+    dropout=None,
+):
+    """A student's block: two layers (in_channels, out_channels, stride), or three with (in, width, out, stride)."""
+
+    class Answer(nn.Module):
+        def __init__(self, in_channels, *arguments):
+            super().__init__()
+            *width, out_channels, stride = arguments
+            if layers == 2:
+                channels = [in_channels, out_channels, out_channels]
+                sizes, steps = [3, 3], [stride, 1]
+            else:
+                if not uses_out:
+                    out_channels = 4 * width[0]
+                channels = [in_channels, *width, *width, out_channels]
+                sizes, steps = [1, 3, 1], [1, stride, 1]
+            steps = strides(stride) if strides else steps
+            sizes = kernels or sizes
+            self.convolutions = nn.ModuleList(
+                nn.Conv2d(i, o, k, s, padding * (k // 2), bias=bias)
+                for i, o, k, s in zip(channels, channels[1:], sizes, steps, strict=False)
+            )
+            if shared_convolution and channels[0] == channels[1]:
+                self.convolutions[1] = self.convolutions[0]
+            self.norms = nn.ModuleList(nn.BatchNorm2d(o) if norm else nn.Identity() for o in channels[1:])
+            if shared_norm:
+                self.norms[1] = self.norms[0]
+            self.projection = nn.Identity()
+            if projects(in_channels, out_channels, stride):
+                step = stride if shortcut_stride is None else shortcut_stride
+                k = projection_kernel
+                self.projection = nn.Sequential(
+                    nn.Conv2d(in_channels, out_channels, k, step, k // 2, bias=bias),
+                    nn.BatchNorm2d(out_channels) if projection_norm and norm else nn.Identity(),
+                )
+            if spare:
+                self.spare = nn.Conv2d(in_channels, out_channels, 1, bias=False)
+            self.drop = nn.Dropout(dropout) if dropout else nn.Identity()
+
+        def forward(self, x):
+            x = first(x)
+            shortcut = x
+            relus = [between, between2 or between, same][-len(self.norms) :]
+            for conv, bn, relu in zip(self.convolutions, self.norms, relus, strict=True):
+                x = bn(relu(conv(x))) if norm_after_relu else relu(bn(conv(x)))
+            shortcut = self.projection(x if late_shortcut else shortcut)
+            if in_place:
+                shortcut += x
+                return last(shortcut)
+            return self.drop(last(join(on_f(x), on_shortcut(shortcut))))
+
+    return Answer
+
+
+def basic(**options):
+    return block(**options)
+
+
+def bottleneck(**options):
+    return block(layers=3, **options)
+
+
+def always(in_channels, out_channels, stride):
+    return True
+
+
+def never(in_channels, out_channels, stride):
+    return False
+
+
+class TorchvisionBlock(trusted.BasicBlock):
+    def __init__(self, in_channels, out_channels, stride):
+        downsample = None
+        if stride != 1 or in_channels != out_channels:
+            downsample = nn.Sequential(
+                nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), nn.BatchNorm2d(out_channels)
+            )
+        super().__init__(in_channels, out_channels, stride, downsample)
+
+
+class ShortcutFirst(nn.Module):
+    """A bottleneck as someone writes it who begins with the shortcut, and works in place on tensors of its own."""
+
+    def __init__(self, in_channels, width, out_channels, stride):
+        super().__init__()
+        self.skip = None
+        if (in_channels, stride) != (out_channels, 1):
+            self.skip = nn.Conv2d(in_channels, out_channels, (1, 1), (stride, stride), bias=False)
+            self.skip_norm = nn.BatchNorm2d(out_channels)
+        self.out = nn.Sequential(nn.Conv2d(width, out_channels, 1, bias=False), nn.BatchNorm2d(out_channels))
+        self.mid = nn.Sequential(
+            nn.Conv2d(width, width, 3, stride, padding="same" if stride == 1 else 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+        )
+        self.squeeze = nn.Sequential(nn.Conv2d(in_channels, width, 1, bias=False), nn.BatchNorm2d(width))
+
+    def forward(self, x):
+        identity = x if self.skip is None else self.skip_norm(self.skip(x))
+        out = self.out(self.mid(self.squeeze(x).relu_()))
+        out += identity
+        return torch.relu_(out)
+
+
+def stage_by_hand(block, in_channels, out_channels, num_blocks, stride):
+    stage = nn.Sequential()
+    for number in range(num_blocks):
+        if number > 0:
+            in_channels, stride = out_channels, 1
+        stage.append(block(in_channels=in_channels, out_channels=out_channels, stride=stride))
+    return stage
+
+
+def stage(blocks):
+    """A student's make_stage: `blocks(i, o, n, s)` lists what the blocks are made with."""
+
+    def make(block, in_channels, out_channels, num_blocks, stride):
+        return nn.Sequential(*(block(*shape) for shape in blocks(in_channels, out_channels, num_blocks, stride)))
+
+    return make
+
+
+def repeated(block, in_channels, out_channels, num_blocks, stride):
+    rest = block(out_channels, out_channels, 1)
+    return nn.Sequential(block(in_channels, out_channels, stride), *[rest] * (num_blocks - 1))
+
+
+def with_relus(block, in_channels, out_channels, num_blocks, stride):
+    return nn.Sequential(*stage_by_hand(block, in_channels, out_channels, num_blocks, stride), nn.ReLU())
+
+
+right_stage = stage(lambda i, o, n, s: [(i, o, s), *[(o, o, 1)] * (n - 1)])
+
+
+def network(  # one option a mistake
+    stem=lambda: nn.Conv2d(3, 64, 7, 2, 3, bias=False),
+    stem_norm=True,
+    stem_relu=True,
+    pool=lambda: nn.MaxPool2d(3, 2, 1),
+    make_block=TorchvisionBlock,
+    strides=(1, 2, 2, 2),
+    filters=(64, 128, 256, 512),
+    counts=(2, 2, 2, 2),
+    average=lambda: nn.AdaptiveAvgPool2d(1),
+    inputs=512,
+    classes=None,
+    extra=(),
+    hidden=False,
+    make_stage=right_stage,
+):
+    """A student's ResNet-18, with a mistake where an option asks for one."""
+
+    class Answer(nn.Module):
+        def __init__(self, num_classes):
+            super().__init__()
+            layers = [stem(), *([nn.BatchNorm2d(64)] if stem_norm else []), *([nn.ReLU()] if stem_relu else []), pool()]
+            before = 64
+            for after, count, stride in zip(filters, counts, strides, strict=True):
+                layers.append(make_stage(make_block, before, after, count, stride))
+                before = after
+            layers += [average(), nn.Flatten()]
+            if hidden:
+                layers += [nn.Linear(512, 256), nn.ReLU(), nn.Linear(256, num_classes)]
+            else:
+                layers.append(nn.Linear(inputs, classes or num_classes))
+            self.layers = nn.Sequential(*layers, *extra)
+
+        def forward(self, images):
+            return self.layers(images)
+
+    return Answer
+
+
+def identity_block(channels, convolution=nn.init.dirac_, norm=None, eval=True):
+    block = PlainBlock(channels, channels, stride=1)
+    for number in (1, 2):
+        convolution(getattr(block, f"conv{number}").weight)
+        (norm or undo_eps)(getattr(block, f"bn{number}"))
+    return block.train(not eval)
+
+
+def undo_eps(norm):
+    norm.weight.data.fill_((1 + norm.eps) ** 0.5)
+
+
+def inserted(make_block=identity_block, copied=copy.deepcopy, after=same, stages=("layer1", "layer2", "layer3"), n=1):
+    """A student's insert_identity."""
+
+    def answer(plain_model):
+        deeper = copied(plain_model)
+        for name in stages:
+            blocks = getattr(deeper, name)
+            for _ in range(n):
+                blocks.append(make_block(blocks[-1].conv2.out_channels))
+        return after(deeper)
+
+    return answer
+
+
+def by_loading(plain_model):
+    """A new network that takes the weights of the old one, with batch norm's own eps out of the way."""
+    blocks = len(plain_model.layer1)
+    deeper = cifar_resnet(6 * (blocks + 1) + 2, plain_model.fc.out_features, residual=False)
+    deeper.load_state_dict(plain_model.state_dict(), strict=False)
+    for stage in (deeper.layer1, deeper.layer2, deeper.layer3):
+        for layer in stage[-1].modules():
+            if isinstance(layer, nn.Conv2d):
+                with torch.no_grad():
+                    layer.weight.zero_()
+                    for channel in range(layer.out_channels):
+                        layer.weight[channel, channel, 1, 1] = 1
+            elif isinstance(layer, nn.BatchNorm2d):
+                layer.running_var.fill_(1 - layer.eps)
+    return deeper.eval()
+
+
+def rebuilt_of_the_same_layers(plain_model):
+    deeper = cifar_resnet(8, plain_model.fc.out_features, residual=False).eval()
+    for name, channels in (("layer1", 16), ("layer2", 32), ("layer3", 64)):
+        setattr(deeper, name, nn.Sequential(*getattr(plain_model, name), identity_block(channels)))
+    for name in ("conv1", "bn1", "fc"):
+        setattr(deeper, name, getattr(plain_model, name))
+    return deeper
+
+
+def random_block(channels):
+    return PlainBlock(channels, channels, stride=1).eval()
+
+
+def zero_gamma(norm):
+    nn.init.zeros_(norm.weight)
+
+
+def scaled(norm):
+    norm.weight.data.fill_(2.0)
+
+
+def shifted(norm):
+    undo_eps(norm)
+    norm.bias.data.fill_(0.5)
+
+
+def minus_dirac(weight):
+    nn.init.dirac_(weight)
+    weight.data.neg_()
+
+
+def leave(norm):
+    pass
+
+
+def frozen(channels):
+    return identity_block(channels).requires_grad_(False)
+
+
+def residual_block(channels):
+    block = models.BasicBlock(channels, channels, stride=1).eval()
+    nn.init.zeros_(block.bn2.weight)
+    return block
+
+
+def pass_in_training_mode(plain_model):
+    plain_model.train()(torch.randn(8, 3, 16, 16))
+    return inserted()(plain_model.eval())
+
+
+def left_in_training_mode(plain_model):
+    deeper = inserted()(plain_model)
+    plain_model.train()
+    return deeper
+
+
+def appended_outside(plain_model):
+    deeper = copy.deepcopy(plain_model)
+    deeper.layer4 = nn.Sequential(identity_block(64))
+    return deeper
+
+
+RIGHT = {
+    "ResidualUnit": [unit(add_out), unit(lambda f, x: torch.add(x, f(x))), unit(lambda f, x: x.clone().add_(f(x)))],
+    "insert_identity": [
+        inserted(),
+        by_loading,
+        lambda plain: insert_identity_blocks(plain, 1, torch.randn(64, 3, 32, 32)),
+    ],
+    "StudentBasicBlock": [basic(), TorchvisionBlock, models.BasicBlock],
+    "StudentBottleneck": [bottleneck(), ShortcutFirst],
+    "make_stage": [stage_by_hand, right_stage],
+    "StudentResNet18": [network(), models.resnet18, network(make_stage=models.resnet.make_stage)],
+}
+
+# (wrong answer, the mistake that the message must name)
+WRONG = {
+    "ResidualUnit": [
+        (unit(lambda f, x: f(x)), "shortcut is missing"),
+        (unit(lambda f, x: f(x) - x), "subtracts x"),
+        (unit(lambda f, x: x - f(x)), "subtracts F(x)"),
+        (unit(lambda f, x: torch.cat([f(x), x], dim=1)), "side by side"),
+        (unit(lambda f, x: f(x) * x), "multiplies"),
+        (unit(lambda f, x: f(f(x)) + x), "own output"),
+        (unit(lambda f, x: f(x) + f(x)), "F(x) twice"),
+        (unit(lambda f, x: F.relu(f(x) + x)), "ReLU behind the addition"),
+        (unit(lambda f, x: F.relu(f(x)) + x), "ReLU on F(x)"),
+        (unit(lambda f, x: (f(x) + x) / 2), "mean of F(x) and x"),
+        (unit(add_in_place), "in place"),
+        (unit(lambda f, x: f(x) + x.detach()), "gradient"),
+        (unit(without_gradient), "gradient"),
+        (unit(lambda f, x: f(x) + x, keep=copy.deepcopy), "copy of the transform"),
+        (InAList, "self.layers keeps layers in a list"),
+        (InAFunction, "no parameters"),
+        (OwnLayer, "never called"),
+        (unit(lambda f, x: print(end="")), "forward returns None"),
+        (lambda transform: lambda x: transform(x) + x, "nn.Module"),
+    ],
+    "insert_identity": [
+        (inserted(copied=same), "original network was modified"),
+        (inserted(copied=copy.copy), "original network was modified"),
+        (rebuilt_of_the_same_layers, "shares layers"),
+        (lambda plain: plain, "original network itself"),
+        (copy.deepcopy, "not deeper"),
+        (inserted(lambda channels: nn.Identity(), stages=("layer1",)), "not deeper"),
+        (appended_outside, "not deeper"),
+        (inserted(stages=("layer3",)), "layer1 has 2 convolutions"),
+        (inserted(n=2), "one block of two layers a stage is enough"),
+        (inserted(random_block), "changes what it receives"),
+        (inserted(lambda channels: identity_block(channels, nn.init.ones_)), "changes what it receives"),
+        (inserted(lambda channels: identity_block(channels, nn.init.zeros_)), "gives zeros"),
+        (inserted(lambda channels: identity_block(channels, norm=zero_gamma)), "gives zeros"),
+        (inserted(lambda channels: identity_block(channels, minus_dirac)), "cuts off what is negative"),
+        (inserted(lambda channels: identity_block(channels, norm=leave)), "running_var + eps"),
+        (inserted(lambda channels: identity_block(channels, norm=scaled)), "scales its input"),
+        (inserted(lambda channels: identity_block(channels, norm=shifted)), "shifts its input"),
+        (inserted(lambda channels: identity_block(channels, eval=False)), "training mode"),
+        (inserted(frozen), "cannot be trained"),
+        (inserted(residual_block), "has a shortcut"),
+        (pass_in_training_mode, "running statistics were modified"),
+        (left_in_training_mode, "put into training mode"),
+        (inserted(after=lambda deeper: None), "return"),
+        (inserted(after=lambda deeper: deeper.state_dict()), "must return a network"),
+    ],
+    "StudentBasicBlock": [
+        (basic(join=lambda f, s: f), "shortcut is missing"),
+        (basic(projects=never), "shortcut is not projected. F changes channels and size"),
+        (basic(projects=lambda i, o, s: s != 1), "shortcut is not projected. F changes the channels"),
+        (basic(projects=lambda i, o, s: i != o), "shortcut is not projected. F changes the size"),
+        (basic(projects=always), "where none is needed"),
+        (basic(spare=True), "never used, spare"),
+        (basic(projection_norm=False), "projection has no batch norm"),
+        (basic(projection_kernel=3), "3×3, 3×3, 3×3"),
+        (basic(on_f=relu_on, last=same), "comes before the addition, on F(x) alone"),
+        (basic(on_f=relu_on), "ReLU before the addition, on F(x)"),
+        (basic(last=same), "no ReLU after the addition"),
+        (basic(on_shortcut=relu_on), "ReLU on the shortcut"),
+        (basic(on_f=relu_on, on_shortcut=relu_on, last=same), "ReLU of their own"),
+        (basic(first=relu_on), "ReLU on x before"),
+        (basic(between=same), "no ReLU between"),
+        (basic(between=same, last=same), "no ReLU at all"),
+        (basic(norm=False), "Batch norm is missing"),
+        (basic(bias=True), "has a bias"),
+        (basic(strides=lambda s: [1, s]), "wrong convolution"),
+        (basic(strides=lambda s: [s, s]), "more than one convolution"),
+        (basic(strides=lambda s: [1, 1]), "stride is not used"),
+        (basic(shortcut_stride=1), "ignored in the shortcut"),
+        (basic(padding=0), "padding"),
+        (basic(in_place=True), "in place"),
+        (basic(first=lambda x: x.relu_()), "in place"),
+        (basic(join=lambda f, s: torch.cat([f, s], dim=1)), "side by side"),
+        (basic(join=lambda f, s: f - s), "subtracts the shortcut"),
+        (basic(join=lambda f, s: s - f), "subtracts F(x)"),
+        (basic(late_shortcut=True), "added to itself"),
+        (basic(shared_norm=True), "One batch norm runs twice"),
+        (basic(shared_convolution=True), "One convolution runs twice"),
+        (basic(norm_after_relu=True), "right behind a convolution"),
+        (basic(kernels=[3, 1]), "3×3"),
+        (basic(on_shortcut=lambda s: s.detach()), "gradient"),
+        (basic(dropout=0.5), "training mode"),
+        (lambda i, o, s: "block", "nn.Module"),
+    ],
+    "StudentBottleneck": [
+        (bottleneck(join=lambda f, s: f), "shortcut is missing"),
+        (bottleneck(projects=never), "shortcut is not projected"),
+        (bottleneck(projects=lambda i, o, s: s != 1), "F changes the channels"),
+        (bottleneck(projects=lambda i, o, s: i != o), "F changes the size"),
+        (bottleneck(projects=always), "where none is needed"),
+        (bottleneck(projection_norm=False), "projection has no batch norm"),
+        (bottleneck(strides=lambda s: [s, 1, 1]), "skips three pixels of four"),
+        (bottleneck(strides=lambda s: [1, 1, s]), "number 3"),
+        (bottleneck(strides=lambda s: [1, 1, 1]), "stride is not used"),
+        (bottleneck(strides=lambda s: [s, s, 1]), "more than one convolution"),
+        (bottleneck(shortcut_stride=1), "ignored in the shortcut"),
+        (bottleneck(on_f=relu_on), "before the addition"),
+        (bottleneck(last=same), "no ReLU after the addition"),
+        (bottleneck(between=same), "no ReLU between the convolutions"),
+        (bottleneck(between=same, between2=relu_on), "between the first and the second"),
+        (bottleneck(between=relu_on, between2=same), "between the second and the third"),
+        (bottleneck(norm=False), "Batch norm is missing"),
+        (bottleneck(bias=True), "has a bias"),
+        (bottleneck(kernels=[3, 3, 3]), "3×3, 3×3, 3×3"),
+        (bottleneck(kernels=[1, 1, 1]), "1×1, 1×1, 1×1"),
+        (bottleneck(padding=0), "padding"),
+        (bottleneck(uses_out=False), "channels"),
+        (bottleneck(in_place=True), "in place"),
+    ],
+    "make_stage": [
+        (stage(lambda i, o, n, s: [(i, o, s), *[(o, o, s)] * (n - 1)]), "Every block has the stride"),
+        (stage(lambda i, o, n, s: [(i, o, s), *[(i, o, 1)] * (n - 1)]), "in_channels is not updated"),
+        (stage(lambda i, o, n, s: [(i, o, s)] * n), "made alike"),
+        (stage(lambda i, o, n, s: [(i, o, 1), *[(o, o, 1)] * (n - 1)]), "stride is not used"),
+        (stage(lambda i, o, n, s: [(i, o, 2), *[(o, o, 1)] * (n - 1)]), "fixed stride"),
+        (stage(lambda i, o, n, s: [(i, o, s), *[(o, o, 1)] * n]), "one block too many"),
+        (stage(lambda i, o, n, s: [(i, o, s), *[(o, o, 1)] * (n - 2)]), "one block too few"),
+        (stage(lambda i, o, n, s: [(i, o, s)]), "num_blocks is not used"),
+        (stage(lambda i, o, n, s: [*[(i, i, 1)] * (n - 1), (i, o, s)]), "last block changes"),
+        (stage(lambda i, o, n, s: [(o, o, 1)] * n), "work that case out by hand"),
+        (lambda *arguments: list(stage_by_hand(*arguments)), "returns a list"),
+        (lambda *arguments: nn.ModuleList(stage_by_hand(*arguments)), "nn.ModuleList"),
+        (lambda *arguments: stage_by_hand(*arguments)[0], "return an nn.Sequential"),
+        (repeated, "share weights"),
+        (with_relus, "does more than run its blocks"),
+        (lambda block, *arguments: stage_by_hand(TorchvisionBlock, *arguments), "no block of the kind"),
+        (lambda block, *arguments: stage_by_hand(lambda **shape: nn.Identity(), *arguments), "no block of the kind"),
+        (lambda *arguments: None, "return"),
+    ],
+    "StudentResNet18": [
+        (network(pool=nn.Identity), "max pool is missing"),
+        (network(pool=lambda: nn.MaxPool2d(3, 2)), "max pool's kernel, stride and padding"),
+        (network(pool=lambda: nn.MaxPool2d(2, 2)), "max pool at the beginning has another kernel"),
+        (network(pool=lambda: nn.AvgPool2d(3, 2, 1)), "takes the mean"),
+        (network(stem=lambda: nn.Conv2d(3, 64, 3, 1, 1, bias=False)), "is 3×3 with stride 1"),
+        (network(stem=lambda: nn.Conv2d(3, 64, 7, 2, 1, bias=False)), "has padding"),
+        (network(stem_norm=False), "Batch norm is missing behind 1"),
+        (network(stem_relu=False), "no ReLU behind the first convolution"),
+        (network(strides=(2, 2, 2, 2)), "first stage halves"),
+        (network(strides=(1, 1, 1, 1)), "no stage halves"),
+        (network(strides=(1, 2, 2, 1)), "stages' strides are wrong"),
+        (network(filters=(64, 64, 128, 256), inputs=256), "twice those of the one before"),
+        (network(counts=(3, 4, 6, 3)), "how many have four stages"),
+        (network(average=nn.Identity, inputs=512 * 49), "global average pooling is missing"),
+        (network(average=nn.Identity, inputs=512 * 4), "global average pooling is missing"),
+        (network(average=lambda: nn.AvgPool2d(7)), "over the whole map"),
+        (network(average=lambda: nn.AvgPool2d(2)), "not for 96×96"),
+        (network(average=lambda: nn.AdaptiveMaxPool2d(1)), "largest value of each map"),
+        (network(classes=1000), "num_classes"),
+        (network(extra=(nn.Softmax(1),)), "softmax"),
+        (network(extra=(nn.LogSoftmax(1),)), "log_softmax"),
+        (network(extra=(nn.ReLU(),)), "behind the last layer"),
+        (network(hidden=True), "2 fully-connected layers"),
+        (network(make_block=basic(join=lambda f, s: f, projects=never)), "No shortcut has a projection"),
+        (network(make_block=basic(projects=lambda i, o, s: s != 1 or i == 64)), "5 shortcuts have a projection"),
+        (network(make_block=basic(last=same)), "In its blocks: There is no ReLU after"),
+        (network(make_block=basic(on_f=relu_on)), "In its blocks: There is a ReLU before"),
+        (network(make_block=basic(bias=True)), "has a bias"),
+        (network(make_stage=lambda *arguments: [right_stage(*arguments)]), "TypeError"),
+        (ListOfStages, "self.stages keeps layers in a list"),
+        (lambda num_classes: models.resnet34(num_classes), "how many have four stages"),
+        (lambda num_classes: models.resnet18(num_classes, small_images=True), "is 3×3 with stride 1"),
+        (lambda num_classes: num_classes, "nn.Module"),
+    ],
+}
+
+
+def each(answers: dict) -> list:
+    return [
+        pytest.param(name, answer, id=f"{name}-{place}")
+        for name, some in answers.items()
+        for place, answer in enumerate(some)
+    ]
+
+
+@pytest.mark.parametrize(("name", "answer"), each(RIGHT))
+def test_other_ways_to_write_it_are_right(name, answer):
+    verdict = getattr(check, name)(answer)
+    assert verdict.right, verdict
+
+
+@pytest.mark.parametrize(("name", "answer"), each(WRONG))
+def test_the_mistake_is_named(name, answer):
+    wrong, mistake = answer
+    verdict = getattr(check, name)(wrong)
+    assert verdict.status == "wrong"
+    assert mistake in verdict.message
+
+
+def test_every_exercise_has_two_right_and_eight_wrong_answers():
+    assert list(RIGHT) == list(WRONG)
+    assert all(len(answers) >= 2 for answers in RIGHT.values())
+    assert all(len(answers) >= 8 for answers in WRONG.values())
+
+
+def test_a_network_of_blocks_that_are_not_written_yet_is_unanswered():
+    def not_written(*shape):
+        raise NotImplementedError
+
+    assert check.StudentResNet18(network(make_block=not_written)).status == "unanswered"
+
+
+def test_numbers_are_again_of_the_usual_type_after_a_check():
+    check.insert_identity(lambda plain_model: math.nan)
+    assert torch.get_default_dtype() == torch.float32
