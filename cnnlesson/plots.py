@@ -1,14 +1,16 @@
 """The figures of the lesson. Each draws on `ax`, or on a new figure, and returns it; each has a twin in words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 from torchvision.utils import make_grid
 
@@ -41,6 +43,106 @@ def plot_images(image_set: ImageSet, axes: Sequence[Axes] | None = None) -> Sequ
 def images_text(image_set: ImageSet) -> str:
     """What `plot_images` shows: the classes of the images, in order."""
     return ", ".join(image_set.classes[label] for label in image_set.labels[:12])
+
+
+def plot_class_balance(parts: Mapping[str, torch.Tensor], classes: Sequence[str], ax: Axes | None = None) -> Axes:
+    """The share that each of the first twelve classes has in each part of a split: a bar a class and part.
+
+    Args:
+        parts: the labels (N,) of each part by its name, such as {"training": train_set.labels}.
+        classes: the names of the classes.
+    """
+    shares = _class_shares(parts, classes).iloc[:12]
+    ax = ax or plt.subplots(figsize=(9.6, 3.2), layout="constrained")[1]
+    width = 0.8 / len(parts)
+    for number, (name, colour) in enumerate(zip(parts, (TRAIN_COLOUR, VAL_COLOUR, "#009E73"), strict=False)):
+        places = [place + (number - (len(parts) - 1) / 2) * width for place in range(len(shares))]
+        bars = ax.bar(places, 100 * shares[name], width=0.92 * width, color=colour, label=name)
+        if len(shares) <= 4:
+            ax.bar_label(bars, fmt="%.0f", padding=2)
+    slant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if len(shares) > 4 else {}
+    ax.set_xticks(range(len(shares)), shares.index, **slant)
+    ax.set_ylabel("share of the part (%)")
+    ax.margins(y=0.15)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def class_balance_text(parts: Mapping[str, torch.Tensor], classes: Sequence[str]) -> str:
+    """The facts of `plot_class_balance`, of all classes, as a table."""
+    return _class_shares(parts, classes).map("{:.1%}".format).to_string()
+
+
+def _class_shares(parts: Mapping[str, torch.Tensor], classes: Sequence[str]) -> pd.DataFrame:
+    counts = {name: torch.bincount(labels.cpu(), minlength=len(classes)) for name, labels in parts.items()}
+    return pd.DataFrame({name: (count / count.sum()).numpy() for name, count in counts.items()}, index=list(classes))
+
+
+def plot_folds(folds: Sequence[tuple[torch.Tensor, torch.Tensor]], ax: Axes | None = None) -> Axes:
+    """Which images each fold trains on and which it validates on: a row a fold, a field an image.
+
+    Args:
+        folds: for each fold the indices of its training and of its validation images; some dozens are readable.
+    """
+    num_images = 1 + max(int(part.max()) for fold in folds for part in fold)
+    use = torch.full((len(folds), num_images), float("nan"))
+    for row, (train, validation) in enumerate(folds):
+        use[row, train], use[row, validation] = 0, 1
+    ax = ax or plt.subplots(figsize=(9.6, 0.4 * len(folds) + 1), layout="constrained")[1]
+    colours = ListedColormap([TRAIN_COLOUR, VAL_COLOUR])
+    ax.pcolormesh(use.numpy(), cmap=colours, vmin=0, vmax=1, edgecolors="white", linewidth=1)
+    ax.invert_yaxis()
+    ax.set_yticks([row + 0.5 for row in range(len(folds))], [f"fold {row + 1}" for row in range(len(folds))])
+    ax.set_xlabel("image")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    handles = [Patch(color=TRAIN_COLOUR, label="training"), Patch(color=VAL_COLOUR, label="validation")]
+    ax.legend(handles=handles, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def folds_text(folds: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> str:
+    """The facts of `plot_folds`, a line a fold."""
+    return "\n".join(
+        f"fold {number}: trains on {len(train)} images, validates on {', '.join(map(str, sorted(validation.tolist())))}"
+        for number, (train, validation) in enumerate(folds, start=1)
+    )
+
+
+def plot_leaks(
+    train: ImageSet, other: ImageSet, leaks: pd.DataFrame, axes: Sequence[Axes] | None = None
+) -> Sequence[Axes]:
+    """The first six pairs of pictures that are in both sets: training images above, those of the other set below.
+
+    Args:
+        leaks: from `cnnlesson.data.find_leaks`, with one pair at least.
+        axes: twelve, six of them in the upper row.
+    """
+    leaks = leaks.head(6)
+    if axes is None:
+        _, axes = plt.subplots(2, 6, figsize=(9.6, 3.8), layout="constrained")
+        axes = axes.flat
+    axes = list(axes)
+    for ax in axes:
+        ax.axis("off")
+    for place, pair in enumerate(leaks.itertuples()):
+        images = [(axes[place], train, pair.train_index), (axes[place + len(axes) // 2], other, pair.other_index)]
+        for ax, image_set, index in images:
+            ax.imshow(image_set.images[index].cpu().permute(1, 2, 0).numpy())  # (H, W, 3)
+            ax.set_title(image_set.classes[image_set.labels[index]], fontsize=10)
+    return axes
+
+
+def leaks_text(train: ImageSet, other: ImageSet, leaks: pd.DataFrame) -> str:
+    """The facts of `plot_leaks`, a line a pair."""
+    return "\n".join(
+        f"{pair.kind}, distance {pair.distance:.2f}: training image {pair.train_index}, "
+        f"{train.classes[train.labels[pair.train_index]]}, and image {pair.other_index}, "
+        f"{other.classes[other.labels[pair.other_index]]}"
+        for pair in leaks.head(6).itertuples()
+    )
 
 
 def plot_layers(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
@@ -195,7 +297,7 @@ def plot_trials(results: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Se
         ax.set_title(f"learning rate {lr:g}", fontsize=10)
         ax.set_xlabel("epoch")
         ax.set_xlim(0.5, results["epoch"].max() + 0.5)
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("validation accuracy (%)")
     axes[0].set_ylim(bottom=0)

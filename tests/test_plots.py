@@ -6,22 +6,28 @@ from matplotlib import pyplot as plt
 from cnnlesson.anatomy import layer_table
 from cnnlesson.models import cifar_resnet
 from cnnlesson.plots import (
+    class_balance_text,
     depth_curves_text,
     depth_text,
+    folds_text,
     gradient_norms_text,
     grid_text,
     history_text,
     images_text,
     layers_text,
+    leaks_text,
+    plot_class_balance,
     plot_depth,
     plot_depth_curves,
     plot_feature_maps,
     plot_filters,
+    plot_folds,
     plot_gradient_norms,
     plot_grid,
     plot_history,
     plot_images,
     plot_layers,
+    plot_leaks,
     plot_residual_sizes,
     plot_trials,
     plot_weight_decay,
@@ -230,3 +236,30 @@ def test_the_trials_twin_has_the_same_facts(trials):
         "lr 0.1, batch size 16: 10.0%, diverged",
         "lr 0.1, batch size 32: 30.0%, 40.0%",
     ]
+
+
+def test_class_balance_is_the_share_of_each_class_in_each_part():
+    parts = {"training": torch.tensor([0, 0, 0, 1]), "validation": torch.tensor([0, 1])}
+    ax = plot_class_balance(parts, ["cat", "dog"])
+    assert [[bar.get_height() for bar in bars] for bars in ax.containers] == [[75, 25], [50, 50]]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["cat", "dog"]
+    assert class_balance_text(parts, ["cat", "dog"]).splitlines()[1].split() == ["cat", "75.0%", "50.0%"]
+
+
+def test_folds_show_what_each_image_is_for():
+    folds = [(torch.tensor([0, 3]), torch.tensor([2, 1])), (torch.tensor([1, 2]), torch.tensor([0]))]
+    ax = plot_folds(folds)
+    use = ax.collections[0].get_array()
+    assert use.shape == (2, 4) and use[0].tolist() == [0, 1, 1, 0]
+    assert use.mask[1].tolist() == [False, False, False, True]  # neither in training nor in validation
+    assert folds_text(folds).splitlines()[0] == "fold 1: trains on 2 images, validates on 1, 2"
+
+
+def test_leaks_are_drawn_one_above_the_other(image_set):
+    pairs = pd.DataFrame({"train_index": [3, 16], "other_index": [0, 29], "kind": ["exact", "near"]})
+    leaks = pairs.assign(distance=[0.0, 0.2])
+    axes = plot_leaks(image_set, image_set, leaks)
+    assert [ax.get_title() for ax in axes] == ["red", "green", "", "", "", "", "red", "blue", "", "", "", ""]
+    assert leaks_text(image_set, image_set, leaks).splitlines()[1] == (
+        "near, distance 0.20: training image 16, green, and image 29, blue"
+    )

@@ -1,0 +1,88 @@
+"""Copies of training images are found in another set, and different images are not."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torchvision.io import decode_image, encode_jpeg
+
+from cnnlesson.data import ImageSet, find_leaks
+
+
+def random_pictures(num_images: int, seed: int, size: int = 64) -> ImageSet:
+    """Smooth random colours, each image its own."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(num_images, 3, 6, 6, generator=generator)
+    images = F.interpolate(coarse, size=size, mode="bicubic").clamp(0, 1).mul(200).add(20)
+    return as_set(images)
+
+
+def as_set(images: torch.Tensor) -> ImageSet:
+    return ImageSet(images.clamp(0, 255).to(torch.uint8), torch.zeros(len(images), dtype=torch.int64), ("picture",))
+
+
+def pairs(leaks) -> set[tuple[int, int]]:
+    return set(zip(leaks["train_index"], leaks["other_index"], strict=True))
+
+
+def shifted(images: torch.Tensor, right: int, down: int) -> torch.Tensor:
+    padded = F.pad(images.float(), (4, 4, 4, 4), mode="replicate")
+    return padded[:, :, 4 - down : 4 - down + images.shape[2], 4 - right : 4 - right + images.shape[3]]
+
+
+CHANGES = {
+    "lighter": lambda images: images + 30.0,
+    "darker": lambda images: images * 0.6,
+    "more contrast": lambda images: (images - 100.0) * 1.3 + 100,
+    "compressed anew": lambda images: torch.stack([decode_image(encode_jpeg(image, quality=60)) for image in images]),
+    "shifted to the right": lambda images: shifted(images, 1, 0),
+    "shifted down and to the left": lambda images: shifted(images, -2, 2),
+    "mirrored": lambda images: images.flip(3),
+    "mirrored, lighter and shifted": lambda images: shifted(images.flip(3) * 1.1, 1, 1),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_a_changed_copy_is_near(change):
+    train, other = random_pictures(300, seed=0), random_pictures(100, seed=1)
+    images = other.images.clone()
+    images[40:60] = change(train.images[200:220]).clamp(0, 255).to(torch.uint8)
+    leaks = find_leaks(train, as_set(images))
+    assert pairs(leaks) == {(200 + k, 40 + k) for k in range(20)}
+    assert set(leaks["kind"]) == {"near"}
+
+
+def test_copies_are_exact_and_come_first():
+    train, other = random_pictures(700, seed=0), random_pictures(600, seed=1)
+    images = other.images.clone()
+    images[550] = train.images[3]
+    images[7] = train.images[650]
+    images[9] = train.images[5].float().mul(0.9).to(torch.uint8)
+    leaks = find_leaks(train, as_set(images))
+    assert list(leaks.columns) == ["train_index", "other_index", "kind", "distance"]
+    assert list(leaks["kind"]) == ["exact", "exact", "near"]
+    assert pairs(leaks) == {(3, 550), (650, 7), (5, 9)}
+    assert list(leaks["distance"][:2]) == [0, 0] and 0 < leaks["distance"][2] < 0.25
+
+
+@pytest.mark.parametrize("size", [32, 48, 64])
+def test_different_images_are_not_reported(size):
+    leaks = find_leaks(random_pictures(400, seed=0, size=size), random_pictures(200, seed=1, size=size))
+    assert len(leaks) == 0 and list(leaks.columns) == ["train_index", "other_index", "kind", "distance"]
+
+
+def test_images_of_one_even_colour_are_alike_and_the_same_colour_is_exact():
+    grey = torch.full((2, 3, 32, 32), 90.0)
+    leaks = find_leaks(as_set(grey), as_set(grey[:1]))
+    assert pairs(leaks) == {(0, 0), (1, 0)} and set(leaks["kind"]) == {"exact"}
+    assert set(find_leaks(as_set(grey), as_set(grey[:1] + 5))["kind"]) == {"near"}
+
+
+def test_a_symmetrical_picture_is_one_pair():
+    half = random_pictures(5, seed=0).images
+    symmetrical = as_set(torch.cat([half, half.flip(3)], dim=3))
+    assert pairs(find_leaks(symmetrical, symmetrical)) == {(k, k) for k in range(5)}
+
+
+def test_sets_of_different_sizes_are_refused():
+    with pytest.raises(ValueError, match="images of one size"):
+        find_leaks(random_pictures(2, seed=0, size=32), random_pictures(2, seed=0, size=64))
