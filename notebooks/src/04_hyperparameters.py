@@ -42,6 +42,7 @@ from cnnlesson.plots import (
     save_figure,
     weight_decay_text,
 )
+from cnnlesson.reference import images_digest
 from cnnlesson.training import Epoch, evaluate, train, train_one_epoch
 
 device = say_device()
@@ -369,7 +370,8 @@ print("Larger batches are faster, so this is an upper estimate.")
 # delete it.
 
 # %%
-RESULTS = Path(FOLDER) / f"{num_classes}-classes-{len(train_set)}-images-{EPOCHS}-epochs.csv"
+which_images = images_digest(train_set, val_set)[:8]  # other images, another name
+RESULTS = Path(FOLDER) / f"trials-{len(train_set)}-images-{which_images}-{EPOCHS}-epochs.csv"
 RESULTS.parent.mkdir(parents=True, exist_ok=True)
 if TINY:
     RESULTS.unlink(missing_ok=True)
