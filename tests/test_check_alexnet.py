@@ -228,36 +228,6 @@ WRONG = {
 }
 
 
-def each(answers: dict) -> list:
-    return [
-        pytest.param(name, answer, id=f"{name}-{place}")
-        for name, some in answers.items()
-        for place, answer in enumerate(some)
-    ]
-
-
-@pytest.mark.parametrize(("name", "answer"), each(RIGHT))
-def test_other_ways_to_write_it_are_right(name, answer):
-    verdict = getattr(check, name)(answer)
-    assert verdict.right, verdict
-
-
-@pytest.mark.parametrize(("name", "answer"), each(WRONG))
-def test_the_mistake_is_named(name, answer, monkeypatch):
-    wrong, mistake = answer
-    if wrong is endless:
-        monkeypatch.setattr("cnnlesson.checks.verdict.SECONDS", 1)
-    verdict = getattr(check, name)(wrong)
-    assert verdict.status == "wrong"
-    assert mistake in verdict.message
-
-
-def test_every_exercise_has_two_right_and_eight_wrong_answers():
-    assert list(RIGHT) == list(WRONG)
-    assert all(len(answers) >= 2 for answers in RIGHT.values())
-    assert all(len(answers) >= 8 for answers in WRONG.values())
-
-
 @pytest.mark.parametrize("layer", SLIDE)
 @pytest.mark.parametrize("column", ["size", "memory", "params", "flop"])
 def test_only_one_cell_is_the_erratum(layer, column):

@@ -3,7 +3,6 @@
 import copy
 import math
 
-import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -586,34 +585,6 @@ WRONG = {
         (lambda num_classes: num_classes, "nn.Module"),
     ],
 }
-
-
-def each(answers: dict) -> list:
-    return [
-        pytest.param(name, answer, id=f"{name}-{place}")
-        for name, some in answers.items()
-        for place, answer in enumerate(some)
-    ]
-
-
-@pytest.mark.parametrize(("name", "answer"), each(RIGHT))
-def test_other_ways_to_write_it_are_right(name, answer):
-    verdict = getattr(check, name)(answer)
-    assert verdict.right, verdict
-
-
-@pytest.mark.parametrize(("name", "answer"), each(WRONG))
-def test_the_mistake_is_named(name, answer):
-    wrong, mistake = answer
-    verdict = getattr(check, name)(wrong)
-    assert verdict.status == "wrong"
-    assert mistake in verdict.message
-
-
-def test_every_exercise_has_two_right_and_eight_wrong_answers():
-    assert list(RIGHT) == list(WRONG)
-    assert all(len(answers) >= 2 for answers in RIGHT.values())
-    assert all(len(answers) >= 8 for answers in WRONG.values())
 
 
 def test_a_network_of_blocks_that_are_not_written_yet_is_unanswered():
