@@ -186,6 +186,12 @@ def plot_filters(weight: torch.Tensor, ax: Axes | None = None) -> Axes:
     return _plot_tiles(weight.detach().float().cpu(), None, ax)
 
 
+def filters_text(weight: torch.Tensor) -> str:
+    """The facts of `plot_filters`: how many there are, and the range of their values."""
+    filters, channels, height, width = weight.shape
+    return f"{filters} filters of {channels}×{height}×{width}, values from {weight.min():.2g} to {weight.max():.2g}"
+
+
 def plot_feature_maps(maps: torch.Tensor, ax: Axes | None = None) -> Axes:
     """What the first 32 channels of a layer give for one image, each stretched from dark (lowest) to light (highest).
 
@@ -193,6 +199,14 @@ def plot_feature_maps(maps: torch.Tensor, ax: Axes | None = None) -> Axes:
         maps: (channels, H, W).
     """
     return _plot_tiles(maps.detach().float().cpu()[:32, None], "cividis", ax)
+
+
+def feature_maps_text(maps: torch.Tensor) -> str:
+    """The facts of `plot_feature_maps`: for each channel the range, and how much of the map is above 0."""
+    return "\n".join(
+        f"channel {channel}: from {values.min():.2g} to {values.max():.2g}, {(values > 0).float().mean():.0%} above 0"
+        for channel, values in enumerate(maps[:32])
+    )
 
 
 def _plot_tiles(tiles: torch.Tensor, colours: str | None, ax: Axes | None) -> Axes:

@@ -9,6 +9,8 @@ from cnnlesson.plots import (
     class_balance_text,
     depth_curves_text,
     depth_text,
+    feature_maps_text,
+    filters_text,
     folds_text,
     gradient_norms_text,
     grid_text,
@@ -209,8 +211,13 @@ def test_filters_and_feature_maps_are_tiles_stretched_each_to_its_own_range():
     for column in (0, 15):
         tile = picture[1:6, 6 * column + 1 : 6 * column + 6]
         assert tile.min() == pytest.approx(0, abs=1e-4) and tile.max() == pytest.approx(1, abs=1e-4)
-    maps = plot_feature_maps(torch.rand(64, 24, 24)).images[0].get_array()
-    assert maps.shape == (2 * 26 + 2, 16 * 26 + 2)  # 32 of the 64, 2 pixels apart
+    assert filters_text(torch.tensor([-1.0, 0.0, 2.0] * 50).view(2, 3, 5, 5)) == (
+        "2 filters of 3×5×5, values from -1 to 2"
+    )
+    maps = torch.rand(64, 24, 24)
+    maps[0, :12] = -1
+    assert plot_feature_maps(maps).images[0].get_array().shape == (2 * 26 + 2, 16 * 26 + 2)  # 32 of 64, 2 pixels apart
+    assert feature_maps_text(maps).splitlines()[0] == f"channel 0: from -1 to {maps[0].max():.2g}, 50% above 0"
 
 
 @pytest.fixture
