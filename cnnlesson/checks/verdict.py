@@ -216,9 +216,11 @@ def _time_limit() -> Iterator[None]:
 
 def _show(verdict: Verdict) -> None:
     """A panel in a notebook, a line elsewhere."""
-    ipython = sys.modules.get("IPython")
-    if ipython is not None and ipython.get_ipython() is not None:
-        data = {"text/html": verdict._repr_html_(), "text/plain": str(verdict)}
-        ipython.display.display(data, raw=True)
-    else:
-        print(verdict)
+    if "IPython" in sys.modules:
+        from IPython import get_ipython
+        from IPython.display import display
+
+        if get_ipython() is not None:
+            display({"text/html": verdict._repr_html_(), "text/plain": str(verdict)}, raw=True)
+            return
+    print(verdict)
