@@ -58,14 +58,12 @@ def build_all(sources: Path, repository: str) -> dict[str, str]:
     """
     built = {}
     lessons = {source.stem: read(source) for source in sorted(sources.glob("*.py"))}
+    titles = {name: title(lesson) for name, lesson in lessons.items()}
     for name, lesson in lessons.items():
         for folder, is_student in (("", True), ("solutions/", False)):
             cells = [cell for cell in map(student_cell, lesson.cells) if cell] if is_student else lesson.cells
             path = f"{folder}{name}.ipynb"
-            notebook = finish(
-                name, cells, path, list(lessons), {n: title(book) for n, book in lessons.items()}, repository
-            )
-            built[path] = nbformat.writes(notebook, version=4) + "\n"
+            built[path] = nbformat.writes(finish(name, cells, path, titles, repository), version=4) + "\n"
     return built
 
 
@@ -116,11 +114,9 @@ def title(lesson: NotebookNode) -> str:
     return lesson.cells[0].source.splitlines()[0].removeprefix("# ")
 
 
-def finish(
-    name: str, cells: list[NotebookNode], path: str, names: list[str], titles: dict[str, str], repository: str
-) -> NotebookNode:
+def finish(name: str, cells: list[NotebookNode], path: str, titles: dict[str, str], repository: str) -> NotebookNode:
     """A notebook of `cells`, with links, badge, set-up cell and ids."""
-    links = navigation(name, path, names, titles, repository)
+    links = navigation(name, path, titles, repository)
     first, *rest = cells
     heading, _, text = first.source.partition("\n")
     opening = "\n\n".join(part for part in (heading, badge(path, repository), links, text.strip()) if part)
@@ -173,8 +169,9 @@ def colab(path: str, repository: str) -> str:
     )
 
 
-def navigation(name: str, path: str, names: list[str], titles: dict[str, str], repository: str) -> str:
-    """Links to the lesson before and the lesson after."""
+def navigation(name: str, path: str, titles: dict[str, str], repository: str) -> str:
+    """Links to the lesson before and the lesson after; `titles` has all lessons in order."""
+    names = list(titles)
     place = names.index(name)
     links = []
     for word, number in (("Before", place - 1), ("Next", place + 1)):
