@@ -11,7 +11,7 @@ from torch import nn
 
 from cnnlesson.audit import SLIDE, audit_slide
 from cnnlesson.checks import verdict
-from cnnlesson.checks.transplant import copy_weights
+from cnnlesson.checks.transplant import LOGITS_MISTAKES, copy_weights, near
 from cnnlesson.checks.verdict import Unanswered, Wrong, exercise, expect, same_whole_number
 from cnnlesson.models import AlexNet
 
@@ -297,17 +297,17 @@ def StudentAlexNet(answer: Callable) -> None:  # noqa: N802, named as the answer
 
     with torch.no_grad():
         logits = theirs(images)
-        if not _near(logits, theirs(images)):
+        if not near(logits, theirs(images)):
             raise Wrong("In evaluation mode two passes differ: is dropout called as F.dropout without self.training?")
-        if not _near(logits, ours(images)):
+        if not near(logits, ours(images)):
             for message, forward in ALEXNET_MISTAKES.items():
-                if _near(logits, forward(ours, images)):
+                if near(logits, forward(ours, images)):
                     raise Wrong(message)
             raise Wrong(
                 "With the same weights its logits differ from AlexNet's: compare forward with the slide's table."
             )
         theirs.train()
-        if _near(theirs(images), theirs(images)):
+        if near(theirs(images), theirs(images)):
             raise Wrong("In training mode two passes are equal: dropout before fc6 and fc7 is missing.")
 
 
@@ -330,14 +330,7 @@ def _same(x: torch.Tensor) -> torch.Tensor:
     return x
 
 
-ALEXNET_MISTAKES = {
-    "It ends in a softmax, but the loss takes logits: return what the last layer gives.": (
-        lambda net, x: net(x).softmax(dim=1)
-    ),
-    "It ends in a log_softmax, but F.cross_entropy takes logits and does that itself.": (
-        lambda net, x: net(x).log_softmax(dim=1)
-    ),
-    "There is a ReLU behind the last layer: logits may be negative.": lambda net, x: F.relu(net(x)),
+ALEXNET_MISTAKES = LOGITS_MISTAKES | {
     "There is no ReLU behind the convolutions.": partial(_alexnet, conv_relu=_same),
     "There is no ReLU between the fully-connected layers.": partial(_alexnet, fc_relu=_same),
     "There is no ReLU at all: without it eight layers are no more than one.": (
@@ -376,7 +369,3 @@ def initial_loss(answer: Callable) -> None:
 
 def _close(given: object, expected: float) -> bool:
     return isinstance(given, Real | torch.Tensor) and math.isclose(float(given), float(expected), rel_tol=1e-4)
-
-
-def _near(given: torch.Tensor, expected: torch.Tensor) -> bool:
-    return given.shape == expected.shape and torch.allclose(given, expected, rtol=1e-3, atol=1e-4)

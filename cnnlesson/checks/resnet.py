@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.models import resnet as trusted
 
 from cnnlesson.checks import verdict
-from cnnlesson.checks.transplant import copy_weights
+from cnnlesson.checks.transplant import LOGITS_MISTAKES, Trace, copy_weights, near, trace_layers
 from cnnlesson.checks.verdict import Wrong, exercise, expect
 from cnnlesson.models import BasicBlock, cifar_resnet
 from cnnlesson.models.resnet import PlainBlock
@@ -38,9 +38,9 @@ def ResidualUnit(answer: Callable) -> None:  # noqa: N802, named as the answer i
                 raise Wrong("It puts F(x) and x side by side, twice as many numbers: a residual is added.")
             raise Wrong(f"x has shape {tuple(x.shape)} and the output {tuple(output.shape)}: the sum of F(x) and x?")
         with torch.no_grad():
-            if not _near(output, transform(x) + x):
+            if not near(output, transform(x) + x):
                 for message, mistake in UNIT_MISTAKES.items():
-                    if _near(output, mistake(transform, x)):
+                    if near(output, mistake(transform, x)):
                         raise Wrong(message)
                 raise Wrong("The output is not the sum of F(x) and x: compare forward with the figure.")
         own = {id(parameter) for parameter in unit.parameters()}
@@ -119,7 +119,7 @@ def _is_deeper(deeper: nn.Module, before: nn.Module) -> None:
     if any(isinstance(block, BasicBlock) and not isinstance(block, PlainBlock) for block in deeper.modules()):
         raise Wrong("A new block has a shortcut. The claim is about plain networks: the deeper one must be plain too.")
     images = torch.randn(2, 3, 16, 16)
-    ours, theirs = (_trace(copy.deepcopy(network).eval(), images) for network in (before, deeper))
+    ours, theirs = (trace_layers(copy.deepcopy(network).eval(), images) for network in (before, deeper))
     if theirs.error is not None:
         raise theirs.error
     if len(theirs.convolutions) == len(ours.convolutions):
@@ -151,7 +151,7 @@ def _why_not_identity(deeper: nn.Module, before: nn.Module, images: torch.Tensor
         in_training = True
     else:
         in_training = False
-    trace = _trace(in_evaluation, images)
+    trace = trace_layers(in_evaluation, images)
     old_weights = [layer.weight for layer in before.modules() if isinstance(layer, nn.Conv2d)]
     new = [
         step
@@ -265,7 +265,7 @@ def _check_block(answer: Callable, cases: Sequence[tuple], layers: Callable, mak
         ours = _stir(make_ours(*case))
         theirs = _module(answer(*case))
         try:
-            trace = _trace(theirs.eval(), x)
+            trace = trace_layers(theirs.eval(), x)
             _right_layers(trace, layers(*case), stride=case[-1], in_size=8)
             output = _leaves_its_input(theirs, x)
             expected = ours.eval()(x)
@@ -274,7 +274,6 @@ def _check_block(answer: Callable, cases: Sequence[tuple], layers: Callable, mak
                     raise Wrong("It puts F(x) and the shortcut side by side, twice the channels: they are added.")
                 raise Wrong(f"Its output has shape {tuple(output.shape)}: F(x) has {tuple(expected.shape)}.")
             _all_in_use(theirs, trace)
-            _padding_in_numbers(theirs)
             copy_weights(ours, theirs, x)
             _same_outputs(ours, theirs, x, BLOCK_MISTAKES)
             _same_gradient(ours.train(), theirs.train(), x)
@@ -282,7 +281,7 @@ def _check_block(answer: Callable, cases: Sequence[tuple], layers: Callable, mak
             raise Wrong(f"With ({', '.join(map(str, case))}): {wrong}") from None
 
 
-def _right_layers(trace: "_Trace", expected: list[_Layer], stride: int, in_size: int) -> None:
+def _right_layers(trace: Trace, expected: list[_Layer], stride: int, in_size: int) -> None:
     """Raise `Wrong` where the layers that ran are not those of F and its shortcut.
 
     It comes before a look at the error that the block may have raised, since a wrong layer is mostly its cause.
@@ -361,7 +360,7 @@ def _right_strides(found: list[int], expected: list[int], layers: list[nn.Conv2d
     raise Wrong(f"F's convolution {number} has stride {max(found)}: use the argument.")
 
 
-def _right_norms(trace: "_Trace", shortcuts: list[nn.Conv2d]) -> None:
+def _right_norms(trace: Trace, shortcuts: list[nn.Conv2d]) -> None:
     """Every convolution has a batch norm of its own right behind it, and there is no other."""
     norms = [step.layer for step in trace.norms]
     makers = [step.maker for step in trace.norms]
@@ -383,18 +382,11 @@ def _right_norms(trace: "_Trace", shortcuts: list[nn.Conv2d]) -> None:
         raise Wrong(f"Batch norm is missing behind {len(lacking)} of {len(trace.convolutions)} convolutions.")
 
 
-def _all_in_use(model: nn.Module, trace: "_Trace") -> None:
+def _all_in_use(model: nn.Module, trace: Trace) -> None:
     used = {id(parameter) for step in trace.steps for parameter in step.layer.parameters()}
     unused = [name for name, parameter in model.named_parameters() if id(parameter) not in used]
     if unused:
         raise Wrong(f"A layer is defined and never used, {unused[0].rpartition('.')[0]}: make it only where it runs.")
-
-
-def _padding_in_numbers(model: nn.Module) -> None:
-    """Write padding="same" as the number that it is, since `copy_weights` compares the settings of layers."""
-    for layer in model.modules():
-        if isinstance(layer, nn.Conv2d) and layer.padding == "same":
-            layer.padding = tuple(size // 2 for size in layer.kernel_size)
 
 
 def _pairs(block: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
@@ -552,13 +544,12 @@ def StudentResNet18(answer: Callable) -> None:  # noqa: N802
     torch.manual_seed(0)
     images = torch.randn(2, 3, 64, 64)
     theirs = _module(answer(num_classes=7))
-    trace = _trace(theirs.eval(), images)
+    trace = trace_layers(theirs.eval(), images)
     _right_stem(trace)
     _right_stages(trace)
     _right_end(theirs, trace)
     _leaves_its_input(theirs, images)
     _all_in_use(theirs, trace)
-    _padding_in_numbers(theirs)
     ours = _stir(torchvision.models.resnet18(num_classes=7))
     copy_weights(ours, theirs, images)
     mistakes = NETWORK_MISTAKES | {
@@ -568,7 +559,7 @@ def StudentResNet18(answer: Callable) -> None:  # noqa: N802
     larger = torch.randn(2, 3, 96, 96)
     try:
         with torch.no_grad():
-            is_same = _near(theirs.eval()(larger), ours.eval()(larger))
+            is_same = near(theirs.eval()(larger), ours.eval()(larger))
     except RuntimeError:
         is_same = False
     if not is_same:
@@ -578,7 +569,7 @@ def StudentResNet18(answer: Callable) -> None:  # noqa: N802
         )
 
 
-def _right_stem(trace: "_Trace") -> None:
+def _right_stem(trace: Trace) -> None:
     if not trace.convolutions:
         if trace.error is not None:
             raise trace.error
@@ -594,7 +585,7 @@ def _right_stem(trace: "_Trace") -> None:
         raise Wrong(f"The convolution at the beginning has padding {stem.padding}: compare with the piece above.")
 
 
-def _right_stages(trace: "_Trace") -> None:
+def _right_stages(trace: Trace) -> None:
     """The convolutions behind the first one, by stage."""
     steps = trace.convolutions[1:]
     layers = [step for step in steps if step.layer.kernel_size == (3, 3)]
@@ -641,7 +632,7 @@ def _right_stages(trace: "_Trace") -> None:
     _right_norms(trace, [step.layer for step in projections])
 
 
-def _right_end(model: nn.Module, trace: "_Trace") -> None:
+def _right_end(model: nn.Module, trace: Trace) -> None:
     linears = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
     if len(linears) > 1:
         raise Wrong(f"It has {len(linears)} fully-connected layers: there is only the one to the output classes.")
@@ -684,14 +675,7 @@ def _resnet(
     return net.fc(average(x))
 
 
-NETWORK_MISTAKES = {
-    "It ends in a softmax, but the loss takes logits: return what the last layer gives.": (
-        lambda net, x: net(x).softmax(dim=1)
-    ),
-    "It ends in a log_softmax, but F.cross_entropy takes logits and does that itself.": (
-        lambda net, x: net(x).log_softmax(dim=1)
-    ),
-    "There is a ReLU behind the last layer: logits may be negative.": lambda net, x: F.relu(net(x)),
+NETWORK_MISTAKES = LOGITS_MISTAKES | {
     "It ends in a sigmoid, but the loss takes logits: return the last layer's output.": lambda net, x: net(x).sigmoid(),
     "There is no ReLU behind the first convolution and its batch norm.": partial(_resnet, relu=lambda x: x),
     "The pool at the beginning takes the mean: it should take the largest value.": (
@@ -713,57 +697,6 @@ NETWORK_MISTAKES = {
         partial(_resnet, average=lambda x: x[:, :, 0, 0])
     ),
 }
-
-
-class _Step(NamedTuple):
-    """A layer that ran."""
-
-    layer: nn.Module
-    maker: nn.Module | None  # the layer whose output it took, where nothing came between
-    input: torch.Tensor
-
-    @property
-    def in_size(self) -> int:
-        return self.input.shape[-1]
-
-
-class _Trace(NamedTuple):
-    """The layers with weights in the order in which they ran, and what came out in the end."""
-
-    steps: list[_Step]
-    output: object
-    error: RuntimeError | None  # that ended the run, mostly of shapes that do not fit
-
-    @property
-    def convolutions(self) -> list[_Step]:
-        return [step for step in self.steps if isinstance(step.layer, nn.Conv2d)]
-
-    @property
-    def norms(self) -> list[_Step]:
-        return [step for step in self.steps if isinstance(step.layer, nn.BatchNorm2d)]
-
-
-def _trace(model: nn.Module, images: torch.Tensor) -> _Trace:
-    steps, makers, kept, output, error = [], {}, [], None, None
-
-    def record(layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-        kept.append(output)  # so that no identity is given twice; a step keeps its input
-        steps.append(_Step(layer, makers.get(id(inputs[0])), inputs[0]))
-        makers[id(output)] = layer
-
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.BatchNorm2d | nn.Linear)]
-    handles = [layer.register_forward_hook(record) for layer in layers]
-    try:
-        with torch.no_grad():
-            output = model(images.clone())
-    except RuntimeError as raised:
-        if isinstance(raised, NotImplementedError):
-            raise
-        error = raised
-    finally:
-        for handle in handles:
-            handle.remove()
-    return _Trace(steps, output, error)
 
 
 def _module(answer: object, words: str = "It must be a class that inherits from nn.Module.") -> nn.Module:
@@ -799,12 +732,12 @@ def _leaves_its_input(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
 def _same_outputs(ours: nn.Module, theirs: nn.Module, x: torch.Tensor, mistakes: dict[str, Callable]) -> None:
     """With the same weights the outputs are the same, in evaluation and in training mode."""
     output = theirs.eval()(x.clone())
-    if not _near(output, ours.eval()(x)):
+    if not near(output, ours.eval()(x)):
         for message, mistake in mistakes.items():
-            if _near(output, mistake(ours, x)):
+            if near(output, mistake(ours, x)):
                 raise Wrong(message)
         raise Wrong("With the same weights its outputs differ from torchvision's: compare forward with the figure.")
-    if not _near(theirs.train()(x.clone()), ours.train()(x)):
+    if not near(theirs.train()(x.clone()), ours.train()(x)):
         raise Wrong(
             "Its outputs are right in evaluation mode and differ in training mode: does something there depend on the "
             "mode besides batch norm, or is batch norm kept from it?"
@@ -824,7 +757,7 @@ def _same_gradient(ours: Callable, theirs: Callable, x: torch.Tensor, parameters
                 raise Wrong("No gradient comes through it: is there a no_grad, a detach or a .data?")
             gradients.append(torch.autograd.grad((output * weights).sum(), parameters, allow_unused=True))
     for expected, given in zip(*gradients, strict=True):
-        if given is None or not _near(given, expected):
+        if given is None or not near(given, expected):
             raise Wrong(
                 "The outputs are right, but the gradient does not come through both F and the shortcut: is there a "
                 "detach, a no_grad or a .data?"
@@ -841,7 +774,3 @@ def _stir(model: nn.Module) -> nn.Module:
             layer.running_mean.normal_(0, 0.2)
             layer.running_var.uniform_(0.5, 1.5)
     return model
-
-
-def _near(given: torch.Tensor, expected: torch.Tensor) -> bool:
-    return given.shape == expected.shape and torch.allclose(given, expected, rtol=1e-3, atol=1e-4)
