@@ -1,7 +1,6 @@
 """The depth experiment from a shell: it trains what is missing, keeps every network, and writes tables and figures."""
 
 import dataclasses
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from cnnlesson.depth import MOMENTUM, PUBLISHED_TEST_ERROR, Network, Recipe, dep
 from cnnlesson.models import cifar_resnet, insert_identity_blocks
 from cnnlesson.signals import residual_sizes
 from cnnlesson.training import evaluate, train
+from cnnlesson.whole_file import make_folder, whole_file
 
 
 def run_depth(
@@ -37,10 +37,7 @@ def run_depth(
         data: images of 32×32 pixels; `name` says in the record and the figures which.
         command: what was typed, for the record.
     """
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OSError(f"the folder {out} cannot be made ({error.strerror}): name another one") from error
+    make_folder(out)
     settings = dataclasses.asdict(recipe) | {"images_sha256": reference.images_digest(*data)}
     made = {"settings": settings, "circumstances": reference.circumstances(find_device(device))}
     finished = [network for network in networks if network_path(out, network).exists()]
@@ -78,11 +75,9 @@ def _train_network(
             {"epochs_done": epoch.number - 1, "layer": layer, "norm": norm}
             for layer, norm in epoch.gradient_norms.items()
         ]
-    path = network_path(out, network)
-    unfinished = path.with_suffix(f".{os.getpid()}.unfinished")
     weights = {name: tensor.cpu() for name, tensor in epoch.model.state_dict().items()}
-    torch.save(made | {"depth": depth, "gradients": gradients, "weights": weights}, unfinished)
-    unfinished.replace(path)
+    with whole_file(network_path(out, network)) as unfinished:
+        torch.save(made | {"depth": depth, "gradients": gradients, "weights": weights}, unfinished)
 
 
 def _check_settings(out: Path, network: Network, settings: dict) -> None:

@@ -16,6 +16,7 @@ from torchvision.utils import make_grid
 
 from cnnlesson.data import ImageSet
 from cnnlesson.training import Epoch
+from cnnlesson.whole_file import whole_file
 
 # Colours of Okabe and Ito's palette ("Color universal design", 2008), which colour-blind readers tell apart.
 TRAIN_COLOUR = "#E69F00"
@@ -522,9 +523,8 @@ def residual_sizes_text(sizes: pd.DataFrame) -> str:
 
 def save_figure(figure: Figure, path: Path) -> None:
     """Write `figure` as a PNG file; what stood at `path` stays until the new one is whole."""
-    unfinished = path.with_suffix(".unfinished")
-    figure.savefig(unfinished, format="png", dpi=150)
-    unfinished.replace(path)
+    with whole_file(path) as unfinished:
+        figure.savefig(unfinished, format="png", dpi=150)
 
 
 def _mean_errors(results: pd.DataFrame) -> pd.DataFrame:

@@ -1,19 +1,22 @@
-"""The training loop of the lesson. It imports torch and nothing else.
+"""The training loop of the lesson. It needs torch and nothing else.
 
 `train` takes a model, batches and an optimizer that are ready to use, and yields one `Epoch` a pass over the
 training images. Whoever calls it decides what to do with each: print it, plot it, save it, or stop early.
 """
 
 import math
+import os
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
+
+from cnnlesson.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,7 @@ class Epoch:
     """
 
     number: int  # 1 for the first
+    epochs: int  # how many the training has, where nothing ends it early
     train_loss: float
     train_accuracy: float
     val_loss: float
@@ -50,6 +54,7 @@ def train(
     optimizer: torch.optim.Optimizer,
     epochs: int,
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+    checkpoint: str | os.PathLike | None = None,
 ) -> Iterator[Epoch]:
     """Train `model` for `epochs` passes over `train_batches`, and yield an `Epoch` after each.
 
@@ -61,20 +66,34 @@ def train(
             in float16 the only kind that never makes the processor wait for a step.
         epochs: how many passes to make.
         scheduler: stepped after every batch, not every epoch.
+        checkpoint: a file that keeps the state of the training after each epoch. Where it is there already, the
+            epochs in it are yielded first, and the training goes on after them as if it had never stopped.
 
     A loss that is not finite ends the training: its epoch has `diverged=True` and is the last.
     """
     model.to(memory_format=torch.channels_last)
     scaler = _gradient_scaler(model)
-    for number in range(1, epochs + 1):
+    history = []
+    if checkpoint is not None:
+        state = Checkpoint(checkpoint, model, optimizer, scheduler, scaler, train_batches)
+        history = [Epoch(**epoch | {"epochs": epochs}) for epoch in state.load()]
+        if len(history) > epochs:
+            raise ValueError(
+                f"the checkpoint {checkpoint} has {len(history)} epochs already, more than {epochs}: name another file"
+            )
+        yield from history
+        if history and history[-1].diverged:
+            return
+    for number in range(len(history) + 1, epochs + 1):
         start = time.perf_counter()
         learning_rate = optimizer.param_groups[0]["lr"]
         training = train_one_epoch(model, train_batches, optimizer, scheduler, scaler)
         training_seconds = time.perf_counter() - start
         validation = evaluate(model, val_batches)
         diverged = not (math.isfinite(training.loss) and math.isfinite(validation.loss))
-        yield Epoch(
+        epoch = Epoch(
             number=number,
+            epochs=epochs,
             train_loss=training.loss,
             train_accuracy=training.accuracy,
             val_loss=validation.loss,
@@ -84,6 +103,10 @@ def train(
             images_per_second=training.num_images / training_seconds,
             diverged=diverged,
         )
+        history.append(epoch)
+        if checkpoint is not None:
+            state.save([asdict(epoch) for epoch in history])
+        yield epoch
         if diverged:
             return
 

@@ -187,7 +187,14 @@ def trial_with_a_loop(lr, batch_size, weight_decay):
     for number in range(1, EPOCHS + 1):
         learned, judged = train_one_epoch(network, batches, sgd), evaluate(network, judged_on)
         yield Epoch(
-            number, learned.loss, learned.accuracy, judged.loss, judged.accuracy, lr, 1.0, 1.0, math.isnan(judged.loss)
+            number,
+            EPOCHS,
+            *learned[:2],
+            *judged[:2],
+            lr,
+            seconds=1,
+            images_per_second=1,
+            diverged=math.isnan(judged[0]),
         )
 
 

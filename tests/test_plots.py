@@ -48,7 +48,7 @@ def close_figures():
 
 @pytest.fixture
 def history():
-    return [Epoch(k, 2.0, 0.1 * k, 2.1, 0.05 * k, 0.01, 10.0, 100.0, False) for k in (1, 2, 3)]
+    return [Epoch(k, 3, 2.0, 0.1 * k, 2.1, 0.05 * k, 0.01, 10.0, 100.0, False) for k in (1, 2, 3)]
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """From a set of images to the batches that a network is trained on."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.nn.functional as F
@@ -85,7 +86,9 @@ class Batches:
         self.epoch += 1
         order = order.to(self.image_set.images.device)
 
-        for start in range(0, num_images, self.batch_size):
+        for number, start in enumerate(range(0, num_images, self.batch_size)):
+            if not _watcher(self, number):
+                return
             part = slice(start, start + self.batch_size)
             images = self.image_set.images[order[part]].to(self.device)  # uint8 (B, 3, H, W)
             labels = self.image_set.labels[order[part]].to(self.device)  # (B,)
@@ -96,6 +99,29 @@ class Batches:
             if images.shape[2:] != (self.image_size, self.image_size):
                 images = transforms.resize(images, [self.image_size, self.image_size])  # (B, 3, S, S)
             yield images.float().sub_(self.mean).div_(self.std), labels
+        _watcher(self, len(self))
+
+
+def _let_all_pass(batches: Batches, number: int) -> bool:
+    return True
+
+
+_watcher = _let_all_pass
+
+
+@contextmanager
+def watch_batches(watcher: Callable[[Batches, int], bool]) -> Iterator[None]:
+    """While it lasts, every pass over any `Batches` calls `watcher(batches, number)` between its batches.
+
+    `number` is how many batches were used so far, from 0 to len(batches). The pass ends where the watcher gives
+    False. A search shows its progress with this, and a forecast makes a few steps of an epoch.
+    """
+    global _watcher
+    before, _watcher = _watcher, watcher
+    try:
+        yield
+    finally:
+        _watcher = before
 
 
 def random_flip(images: torch.Tensor, flips: torch.Tensor) -> torch.Tensor:

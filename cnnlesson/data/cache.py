@@ -1,17 +1,15 @@
 """Decoded images on disk, in one file that the next run maps into memory."""
 
-import os
 from pathlib import Path
 
 import torch
 
 from cnnlesson.data.image_set import ImageSet, TrainTest
+from cnnlesson.whole_file import whole_file
 
 
 def save_cache(data: TrainTest, path: Path, source: Path) -> TrainTest:
     """Write `data` into `path`, and return it mapped from there; `source` is the archive or folder it came from.
-
-    The file is written beside `path` and renamed when it is whole, so a run that dies leaves no half cache.
 
     Raises:
         OSError: the file cannot be written, such as on a full disk; nothing is left of it.
@@ -25,21 +23,15 @@ def save_cache(data: TrainTest, path: Path, source: Path) -> TrainTest:
         "test_labels": data.test.labels,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
     try:
-        with unfinished.open("wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        with whole_file(path) as unfinished:
+            torch.save(content, unfinished)
     except (OSError, RuntimeError) as error:  # torch.save reports some failed writes as RuntimeError
         size = data.train.images.nbytes + data.test.images.nbytes
         raise OSError(
             f"the decoded images ({size / 1e6:,.0f} MB) could not be written to {path}: free some room on that disk, "
             f"or name another folder ({error})"
         ) from error
-    finally:
-        unfinished.unlink(missing_ok=True)
     return load_cache(path, source)
 
 

@@ -17,6 +17,7 @@ import pandas as pd
 import torch
 
 from cnnlesson.data import ImageSet
+from cnnlesson.whole_file import whole_file
 
 FOLDER = Path(__file__).parent
 
@@ -62,9 +63,8 @@ def save(name: str, table: pd.DataFrame, made: dict, folder: Path) -> None:
     record = made | {"sha256": hashlib.sha256(text.encode()).hexdigest()}
     contents = {f"{name}.csv": text, f"{name}.json": json.dumps(record, indent=2, ensure_ascii=False) + "\n"}
     for filename, content in contents.items():
-        unfinished = folder / f"{filename}.unfinished"
-        unfinished.write_text(content, encoding="utf-8", newline="\n")
-        unfinished.replace(folder / filename)
+        with whole_file(folder / filename) as unfinished:
+            unfinished.write_text(content, encoding="utf-8", newline="\n")
 
 
 def circumstances(device: torch.device) -> dict[str, str]:

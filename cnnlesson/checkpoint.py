@@ -1,0 +1,107 @@
+"""All that a training needs to go on where it stopped, in one file."""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from cnnlesson.whole_file import make_folder, whole_file
+
+
+class Checkpoint:
+    """The state of one training, kept in the file `path`.
+
+    It holds the model, the optimizer, the scheduler, the gradient scaler, torch's random numbers, how often the
+    training batches were iterated over (their `epoch`, if they have one, from which the order of the images follows),
+    and the epochs that were made. A training that is taken up from it on a processor, with as many threads, ends with
+    the same weights to the bit as one that was never interrupted.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        scheduler: torch.optim.lr_scheduler.LRScheduler | None,
+        scaler: torch.amp.GradScaler,
+        train_batches: Iterable,
+    ):
+        self.path = Path(path)
+        self.parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
+        self.train_batches = train_batches
+        # The optimizer's settings before the first step: a scheduler changes them later.
+        self.settings = [
+            {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
+        ]
+
+    def save(self, history: list[dict]) -> None:
+        """Write the state after the epochs of `history` (plain numbers alone), whole or not at all.
+
+        Raises:
+            OSError: the file cannot be written, such as on a full disk; the state of the epoch before stays.
+        """
+        content = {
+            "history": history,
+            "settings": self.settings,
+            "batches_epoch": getattr(self.train_batches, "epoch", None),
+            "random": torch.get_rng_state(),
+            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+        }
+        content |= {name: None if part is None else part.state_dict() for name, part in self.parts.items()}
+        make_folder(self.path.parent)
+        try:
+            with whole_file(self.path) as unfinished:
+                torch.save(content, unfinished)
+        except (OSError, RuntimeError) as error:  # torch.save reports some failed writes as RuntimeError
+            raise OSError(
+                f"the checkpoint {self.path} could not be written ({error}): free some room on that disk, or name "
+                "another folder, and run again"
+            ) from error
+
+    def load(self) -> list[dict]:
+        """Take up the state in the file, and return the epochs made so far; where there is no file, none.
+
+        Raises:
+            ValueError: the file is damaged, or of another network or optimizer.
+        """
+        if not self.path.exists():
+            return []
+        try:
+            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            settings = content["settings"]
+        except Exception as error:  # whatever a damaged file raises
+            raise ValueError(
+                f"the checkpoint {self.path} is damaged: delete it, and the training starts anew"
+            ) from error
+        if settings != self.settings:
+            raise ValueError(
+                f"the checkpoint {self.path} is of another training ({self._difference(settings)}): name another "
+                "file, or delete it"
+            )
+        try:
+            for name, part in self.parts.items():
+                if part is not None:
+                    part.load_state_dict(content[name])
+        except Exception as error:  # other layers, other shapes, no scheduler
+            raise ValueError(
+                f"the checkpoint {self.path} is of another network or optimizer: name another file, or delete it"
+            ) from error
+        if content["batches_epoch"] is not None:
+            self.train_batches.epoch = content["batches_epoch"]
+        torch.set_rng_state(content["random"])
+        if content["random_cuda"] and torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(content["random_cuda"][: torch.cuda.device_count()])
+        return content["history"]
+
+    def _difference(self, settings: list[dict]) -> str:
+        """The optimizer's first setting that is not as in the file."""
+        for theirs, ours in zip(settings, self.settings, strict=False):
+            for name in ours:
+                if theirs.get(name) != ours[name]:
+                    there, here = (
+                        f"{value:g}" if isinstance(value, float) else value for value in (theirs.get(name), ours[name])
+                    )
+                    return f"there {name} is {there}, here {here}"
+        return "its optimizer has other groups of parameters"
