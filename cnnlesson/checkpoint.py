@@ -6,8 +6,14 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
+from cnnlesson.distributed import from_all_processes, rank_and_world_size, wait_for_all
 from cnnlesson.whole_file import make_folder, whole_file
+
+
+class CheckpointError(OSError):
+    """A checkpoint cannot be written, such as on a full disk."""
 
 
 class Checkpoint:
@@ -17,6 +23,9 @@ class Checkpoint:
     training batches were iterated over (their `epoch`, if they have one, from which the order of the images follows),
     and the epochs that were made. A training that is taken up from it on a processor, with as many threads, ends with
     the same weights to the bit as one that was never interrupted.
+
+    Where several processes train one network, the first writes, all read, and the file is the same as that of one
+    process: any number of them can go on from it.
     """
 
     def __init__(
@@ -29,6 +38,7 @@ class Checkpoint:
         train_batches: Iterable,
     ):
         self.path = Path(path)
+        model = model.module if isinstance(model, DistributedDataParallel) else model
         self.parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
         self.train_batches = train_batches
         # The optimizer's settings before the first step: a scheduler changes them later.
@@ -39,23 +49,29 @@ class Checkpoint:
     def save(self, history: list[dict]) -> None:
         """Write the state after the epochs of `history` (plain numbers alone), whole or not at all.
 
+        Of several processes every one must call it, and none goes on before the file is written.
+
         Raises:
-            OSError: the file cannot be written, such as on a full disk; the state of the epoch before stays.
+            CheckpointError: the file cannot be written; the state of the epoch before stays.
         """
         content = {
             "history": history,
             "settings": self.settings,
             "batches_epoch": getattr(self.train_batches, "epoch", None),
-            "random": torch.get_rng_state(),
-            "random_cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+            "random": from_all_processes(_random_state()),
         }
         content |= {name: None if part is None else part.state_dict() for name, part in self.parts.items()}
+        if rank_and_world_size()[0] == 0:
+            self._write(content)
+        wait_for_all()
+
+    def _write(self, content: dict) -> None:
         make_folder(self.path.parent)
         try:
             with whole_file(self.path) as unfinished:
                 torch.save(content, unfinished)
         except (OSError, RuntimeError) as error:  # torch.save reports some failed writes as RuntimeError
-            raise OSError(
+            raise CheckpointError(
                 f"the checkpoint {self.path} could not be written ({error}): free some room on that disk, or name "
                 "another folder, and run again"
             ) from error
@@ -90,9 +106,9 @@ class Checkpoint:
             ) from error
         if content["batches_epoch"] is not None:
             self.train_batches.epoch = content["batches_epoch"]
-        torch.set_rng_state(content["random"])
-        if content["random_cuda"] and torch.cuda.is_available():
-            torch.cuda.set_rng_state_all(content["random_cuda"][: torch.cuda.device_count()])
+        rank, _ = rank_and_world_size()
+        if rank < len(content["random"]):  # else there are more processes than before
+            _set_random_state(content["random"][rank])
         return content["history"]
 
     def _difference(self, settings: list[dict]) -> str:
@@ -105,3 +121,17 @@ class Checkpoint:
                     )
                     return f"there {name} is {there}, here {here}"
         return "its optimizer has other groups of parameters"
+
+
+def _random_state() -> dict:
+    """Where torch's random numbers are, on the processor and on each GPU."""
+    return {
+        "cpu": torch.get_rng_state(),
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
+    }
+
+
+def _set_random_state(state: dict) -> None:
+    torch.set_rng_state(state["cpu"])
+    if state["cuda"] and torch.cuda.is_available():
+        torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cnnlesson.checkpoint import Checkpoint
+from cnnlesson.distributed import sum_over_processes
 
 
 @dataclass(frozen=True)
@@ -169,7 +170,9 @@ class _Sums:
     def score(self) -> Score:
         if self.num_images == 0:
             raise ValueError("there was no batch to go through: give a set with at least one image")
-        return Score(float(self.loss) / self.num_images, float(self.correct) / self.num_images, self.num_images)
+        sums = float(self.loss), float(self.correct), self.num_images
+        loss, correct, num_images = sum_over_processes(sums, self.loss.device)
+        return Score(loss / num_images, correct / num_images, int(num_images))
 
 
 def training_dtype(device: torch.device) -> torch.dtype:
