@@ -248,21 +248,69 @@ def history_text(history: Sequence[Epoch]) -> str:
     )
 
 
-def plot_grid(results: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """A heat map of validation accuracy over learning rate and batch size.
+def outcomes(results: pd.DataFrame, names: Sequence[str], figure: str) -> pd.DataFrame:
+    """What the trials at each point gave: a row a point, with the columns mean, spread, note and words.
+
+    Mean and spread (the standard deviation) are those of `figure` over the seeds, without the trials that diverged or
+    failed. The note is empty where all completed, else it says what did not: "diverged", or "1 of 3 diverged". The
+    words are all of this: "37.5%", "37.5% ± 1.2" (in percentage points), "12.0% (pruned)", "diverged".
 
     Args:
-        results: a row a trial, with the columns lr, batch_size, val_accuracy and diverged, each (lr, batch_size) once.
+        results: a row a trial, with the columns `names`, `figure` and diverged, and state and seed where there are.
+        names: of the hyper-parameters that make a point.
     """
-    accuracy, words = _grid(results)
+    seed = ["seed"] if "seed" in results else []
+    if results.duplicated([*names, *seed]).any():
+        raise ValueError(
+            f"the table has several rows for one {', '.join([*names, *seed])}: give the last epoch of each trial"
+        )
+    states = results["state"] if "state" in results else pd.Series("completed", index=results.index)
+    states = states.mask(results["diverged"].astype(bool), "diverged")
+    points = [results[name] for name in names]
+    shares = results[figure].where(~states.isin(["diverged", "failed"])).groupby(points)
+    found = pd.DataFrame({"mean": shares.mean(), "spread": shares.std(), "note": states.groupby(points).agg(_note)})
+    return found.assign(words=[_in_words(*row) for row in found.itertuples(index=False)])
+
+
+def _note(states: pd.Series) -> str:
+    counts = states.value_counts()
+    if len(counts) == 1:
+        return states.iloc[0].replace("completed", "")
+    return ", ".join(f"{count} of {len(states)} {state}" for state, count in counts.items() if state != "completed")
+
+
+def _in_words(mean: float, spread: float, note: str) -> str:
+    if pd.isna(mean):
+        return note
+    return " ".join(filter(None, [f"{mean:.1%}", _spread(spread), f"({note})" if note else ""]))
+
+
+def _spread(spread: float) -> str:
+    return "" if pd.isna(spread) else f"± {100 * spread:.1f}"
+
+
+def plot_grid(results: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """A heat map of validation accuracy over learning rate and batch size: of several seeds the mean.
+
+    Args:
+        results: a row a trial, with the columns lr, batch_size, val_accuracy and diverged, and state and seed where
+            there are, and each (lr, batch_size, seed) once.
+    """
+    grid = _grid(results)
+    accuracy = 100 * grid["mean"]
     ax = ax or _new_axes()
-    image = ax.imshow(100 * accuracy, cmap="cividis", vmin=0, aspect="auto")
-    ax.set_facecolor("lightgrey")  # shows where a trial diverged
+    image = ax.imshow(accuracy, cmap="cividis", vmin=0, aspect="auto")
+    ax.set_facecolor("lightgrey")  # shows where no trial has an accuracy
     for row, lr in enumerate(accuracy.index):
         for column, batch_size in enumerate(accuracy.columns):
-            is_dark = 100 * accuracy.loc[lr, batch_size] < image.norm.vmax / 2
-            colour = "white" if is_dark else "black"
-            ax.text(column, row, words.loc[lr, batch_size], ha="center", va="center", color=colour, fontsize=13)
+            mean, spread, note = (grid[part].loc[lr, batch_size] for part in ("mean", "spread", "note"))
+            large, small = note, ""
+            if not pd.isna(mean):
+                large, small = f"{mean:.1%}", "\n".join(filter(None, [_spread(spread), note]))
+            style = {"ha": "center", "color": "white" if 100 * mean < image.norm.vmax / 2 else "black"}
+            ax.text(column, row, large, va="bottom" if small else "center", fontsize=13, **style)
+            if small:
+                ax.text(column, row, small, va="top", fontsize=9, **style)
     ax.set_xticks(range(accuracy.shape[1]), accuracy.columns)
     ax.set_yticks(range(accuracy.shape[0]), [f"{lr:g}" for lr in accuracy.index])
     ax.set_xlabel("batch size")
@@ -273,30 +321,29 @@ def plot_grid(results: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 def grid_text(results: pd.DataFrame) -> str:
     """The facts of `plot_grid`, as a table."""
-    _, words = _grid(results)
+    words = _grid(results)["words"]
     words.index = [f"{lr:g}" for lr in words.index]
     words = words.rename_axis(index=None, columns="lr \\ batch size")
     return words.to_string()
 
 
-def _grid(results: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Accuracy, not a number where a trial diverged, and what to write in each cell: learning rate by batch size."""
-    accuracy = results["val_accuracy"].where(~results["diverged"])
-    words = accuracy.map("{:.1%}".format, na_action="ignore").where(~results["diverged"], "diverged")
-    table = results.assign(accuracy=accuracy, words=words).pivot(index="lr", columns="batch_size")
-    table = table.sort_index(ascending=False)
-    return table["accuracy"], table["words"].fillna("")
+def _grid(results: pd.DataFrame) -> pd.DataFrame:
+    """`outcomes`, learning rate by batch size; a part of it, such as _grid(results)["words"], is a table."""
+    grid = outcomes(results, ["lr", "batch_size"], "val_accuracy").unstack().sort_index(ascending=False)
+    return grid.fillna({column: "" for column in grid if column[0] in ("note", "words")})
 
 
 def plot_trials(results: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
     """Validation accuracy over the epochs of each trial of a grid: a panel a learning rate, a line a batch size.
 
-    A cross ends a trial that diverged.
+    A line is the mean of its seeds, in a band of their standard deviation. A cross ends a trial that diverged.
 
     Args:
-        results: a row a trial and epoch, with the columns lr, batch_size, epoch, val_accuracy and diverged.
+        results: a row a trial and epoch, with the columns lr, batch_size, epoch, val_accuracy and diverged, and seed
+            where there are several.
         axes: one for each learning rate, side by side.
     """
+    curves = trial_curves(results).reset_index()
     rates = sorted(results["lr"].unique(), reverse=True)
     batch_sizes = sorted(results["batch_size"].unique())
     if axes is None:
@@ -304,14 +351,18 @@ def plot_trials(results: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Se
         axes = plt.subplots(1, len(rates), figsize=size, sharey=True, layout="constrained", squeeze=False)[1][0]
     for ax, lr in zip(axes, rates, strict=True):
         for place, batch_size in enumerate(batch_sizes):
-            trial = results[(results["lr"] == lr) & (results["batch_size"] == batch_size)]
+            curve = curves[(curves["lr"] == lr) & (curves["batch_size"] == batch_size)]
+            mean, spread = 100 * curve["mean"], 100 * curve["spread"]
             colour = DEPTH_COLOURS[place % len(DEPTH_COLOURS)]
-            ax.plot(trial["epoch"], 100 * trial["val_accuracy"], "o-", color=colour, label=f"batch size {batch_size}")
-            end = trial[trial["diverged"]]
-            ax.plot(end["epoch"], 100 * end["val_accuracy"].fillna(0), "x", color=colour, markersize=12)
+            ax.plot(curve["epoch"], mean, "o-", color=colour, label=f"batch size {batch_size}")
+            ax.fill_between(curve["epoch"], mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
+            diverged = curve["note"] != ""
+            style = {"color": colour, "markersize": 12, "markeredgewidth": 2}
+            whole = {"clip_on": False, "in_layout": False}  # also at the lower edge
+            ax.plot(curve["epoch"][diverged], mean[diverged].fillna(0), "x", **style, **whole)
         ax.set_title(f"learning rate {lr:g}", fontsize=10)
         ax.set_xlabel("epoch")
-        ax.set_xlim(0.5, results["epoch"].max() + 0.5)
+        ax.set_xlim(0.5, max(1, results["epoch"].max()) + 0.5)
         ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         ax.spines[["top", "right"]].set_visible(False)
     axes[0].set_ylabel("validation accuracy (%)")
@@ -325,33 +376,52 @@ def plot_trials(results: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Se
 
 def trials_text(results: pd.DataFrame) -> str:
     """The facts of `plot_trials`, a line a trial."""
+    words = trial_curves(results)["words"]
     lines = []
-    for (lr, batch_size), trial in results.sort_values("epoch").groupby(["lr", "batch_size"]):
-        accuracies = ["diverged" if row.diverged else f"{row.val_accuracy:.1%}" for row in trial.itertuples()]
-        lines.append(f"lr {lr:g}, batch size {batch_size}: {', '.join(accuracies)}")
+    for (lr, batch_size), _ in results.groupby(["lr", "batch_size"]):
+        of_trial = [word for (*point, _), word in words.items() if point == [lr, batch_size]]
+        lines.append(f"lr {lr:g}, batch size {batch_size}: {', '.join(of_trial) or 'no epoch'}")
     return "\n".join(lines)
+
+
+def trial_curves(results: pd.DataFrame) -> pd.DataFrame:
+    """`outcomes` of validation accuracy for each learning rate, batch size and epoch."""
+    names = ["lr", "batch_size", "epoch"]
+    epochs = results[results["epoch"] > 0].drop(columns="state", errors="ignore")  # it is the state at the end
+    curves = outcomes(epochs, names, "val_accuracy")
+    last = epochs.groupby(names)["val_accuracy"].mean()  # of an epoch in which all seeds diverged
+    return curves.assign(mean=curves["mean"].fillna(last))
 
 
 def plot_weight_decay(results: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Training and validation accuracy of one point of the grid, for each weight decay it was trained with.
 
+    A bar is the mean of its seeds, with their standard deviation.
+
     Args:
-        results: a row a trial, with the columns weight_decay, train_accuracy, val_accuracy and diverged.
+        results: a row a trial, with the columns weight_decay, train_accuracy, val_accuracy and diverged, and state
+            and seed where there are.
     """
-    results = results.sort_values("weight_decay")
     ax = ax or _new_axes()
-    places = range(len(results))
     for column, colour, shift, name in (
         ("train_accuracy", TRAIN_COLOUR, -0.2, "training"),
         ("val_accuracy", VAL_COLOUR, 0.2, "validation"),
     ):
-        heights = (100 * results[column]).where(~results["diverged"], 0)  # no bar where it diverged
-        bars = ax.bar([place + shift for place in places], heights, width=0.38, color=colour, label=name)
-        ax.bar_label(bars, labels=[f"{height:.1f}" if height else "" for height in heights], padding=2)
-    for place, diverged in zip(places, results["diverged"], strict=True):
-        if diverged:
-            ax.text(place, 2, "diverged", ha="center")
-    ax.set_xticks(places, [f"{decay:g}" for decay in results["weight_decay"]])
+        decays = outcomes(results, ["weight_decay"], column).reset_index()
+        heights = 100 * decays["mean"].fillna(0)  # no bar where it diverged
+        errors = 100 * decays["spread"] if decays["spread"].notna().any() else None
+        bars = ax.bar(decays.index + shift, heights, yerr=errors, capsize=3, width=0.38, color=colour, label=name)
+        labels = ["" if pd.isna(mean) else f"{100 * mean:.1f}" for mean in decays["mean"]]
+        spreads = [_spread(spread) for spread in decays["spread"]]
+        ax.bar_label(
+            bars, [f"{label}\n{spread}".strip() for label, spread in zip(labels, spreads, strict=True)], padding=2
+        )
+    ticks = []
+    for place, decay, mean, note in decays[["weight_decay", "mean", "note"]].itertuples():
+        if pd.isna(mean):
+            ax.text(place, 2, note, ha="center")
+        ticks.append(f"{decay:g}" if pd.isna(mean) or not note else f"{decay:g}\n({note})")
+    ax.set_xticks(decays.index, ticks)
     ax.set_xlabel("weight decay")
     ax.set_ylabel("accuracy (%)")
     ax.margins(y=0.2)  # room for the legend over the tallest bar
@@ -361,16 +431,16 @@ def plot_weight_decay(results: pd.DataFrame, ax: Axes | None = None) -> Axes:
 
 
 def weight_decay_text(results: pd.DataFrame) -> str:
-    """The facts of `plot_weight_decay`, a line a trial."""
-    return "\n".join(
-        f"weight decay {trial.weight_decay:g}: "
-        + (
-            "diverged"
-            if trial.diverged
-            else f"training {trial.train_accuracy:.1%}, validation {trial.val_accuracy:.1%}"
-        )
-        for trial in results.sort_values("weight_decay").itertuples()
-    )
+    """The facts of `plot_weight_decay`, a line a weight decay."""
+    train = outcomes(results, ["weight_decay"], "train_accuracy")
+    validation = outcomes(results, ["weight_decay"], "val_accuracy")
+    lines = []
+    for decay, row in validation.iterrows():
+        words = row["words"]
+        if not pd.isna(row["mean"]):
+            words = f"training {_in_words(*train.loc[decay, ['mean', 'spread']], '')}, validation {words}"
+        lines.append(f"weight decay {decay:g}: {words}")
+    return "\n".join(lines)
 
 
 def plot_depth_curves(results: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:

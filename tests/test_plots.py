@@ -245,6 +245,74 @@ def test_the_trials_twin_has_the_same_facts(trials):
     ]
 
 
+@pytest.fixture
+def seeds():
+    """One row a trial, as a search leaves them: three seeds a point."""
+    rows = [(0.1, 16, 0, 0.25, 0.2, True, "diverged"), (0.1, 16, 1, 0.5, 0.4, False, "completed")]
+    rows += [(0.1, 16, 2, 0.75, 0.5, False, "completed")]
+    rows += [(0.1, 32, seed, 0.1, 0.1, False, "failed") for seed in range(3)]
+    rows += [(0.001, 16, seed, 0.3, 0.12, False, "pruned") for seed in range(3)]
+    columns = ["lr", "batch_size", "seed", "train_accuracy", "val_accuracy", "diverged", "state"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_the_heat_map_has_the_mean_and_the_spread_of_seeds_and_says_what_did_not_complete(seeds):
+    spread = 100 * pd.Series([0.4, 0.5]).std()
+    ax = plot_grid(seeds)
+    assert words(ax) == ["45.0%", f"± {spread:.1f}\n1 of 3 diverged", "failed", "12.0%", "± 0.0\npruned", ""]
+    assert ax.images[0].get_array().filled(-1).tolist() == [pytest.approx([45, -1]), pytest.approx([12, -1])]
+    large, small = ax.texts[:2]
+    assert small.get_fontsize() < large.get_fontsize()
+    _, high, low = grid_text(seeds).splitlines()
+    assert high.split("  ")[0] == "0.1" and f"45.0% ± {spread:.1f} (1 of 3 diverged)" in high and "failed" in high
+    assert "12.0% ± 0.0 (pruned)" in low
+
+
+def test_of_one_seed_there_is_no_spread_and_a_pruned_trial_is_named(seeds):
+    assert words(plot_grid(seeds[seeds["seed"] == 2])) == ["50.0%", "failed", "12.0%", "pruned", ""]
+
+
+def test_a_table_with_all_epochs_is_refused_where_the_last_ones_are_wanted(trials):
+    for function in (plot_grid, grid_text):
+        with pytest.raises(ValueError, match="several rows for one lr, batch_size: give the last epoch of each trial"):
+            function(trials)
+
+
+def test_weight_decay_has_the_spread_of_seeds_and_says_what_did_not_complete(seeds):
+    decays = seeds.assign(weight_decay=seeds["lr"].where(seeds["batch_size"] == 16, 7))
+    ax = plot_weight_decay(decays)
+    validation = ax.containers[-1]
+    assert [bar.get_height() for bar in validation] == pytest.approx([12, 45, 0])
+    assert validation.errorbar is not None
+    (spread,) = {f"{100 * pd.Series([0.4, 0.5]).std():.1f}"}
+    assert words(ax) == ["30.0\n± 0.0", "62.5\n± 17.7", "", "12.0\n± 0.0", f"45.0\n± {spread}", "", "failed"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0.001\n(pruned)", "0.1\n(1 of 3 diverged)", "7"]
+    assert weight_decay_text(decays).splitlines() == [
+        "weight decay 0.001: training 30.0% ± 0.0, validation 12.0% ± 0.0 (pruned)",
+        f"weight decay 0.1: training 62.5% ± 17.7, validation 45.0% ± {spread} (1 of 3 diverged)",
+        "weight decay 7: failed",
+    ]
+
+
+def test_a_line_is_the_mean_of_the_seeds_that_go_on_and_a_trial_without_an_epoch_has_none(trials):
+    second = trials.assign(val_accuracy=trials["val_accuracy"] + 0.1, diverged=False)
+    results = pd.concat([trials.assign(seed=0), second.assign(seed=1)])
+    failed = pd.DataFrame([{"lr": 0.001, "batch_size": 32, "epoch": 0, "diverged": False, "seed": 0}])
+    high, low = plot_trials(pd.concat([results, failed], ignore_index=True))
+    lines = [list(line.get_ydata()) for line in high.lines if line.get_marker() == "o"]
+    assert lines == [pytest.approx([15, 30]), pytest.approx([35, 45])]  # of batch size 16, 20 % diverged in epoch 2
+    assert [len(line.get_xdata()) for line in high.lines if line.get_marker() == "x"] == [1, 0]
+    assert [len(line.get_xdata()) for line in low.lines if line.get_marker() == "o"] == [2, 0]
+    assert len(plot_trials(failed.assign(val_accuracy=float("nan")))) == 1  # nothing but a failed trial
+    text = trials_text(pd.concat([results, failed], ignore_index=True)).splitlines()
+    assert text == [
+        "lr 0.001, batch size 16: 55.0% ± 7.1, 65.0% ± 7.1",
+        "lr 0.001, batch size 32: no epoch",
+        "lr 0.1, batch size 16: 15.0% ± 7.1, 30.0% (1 of 2 diverged)",
+        "lr 0.1, batch size 32: 35.0% ± 7.1, 45.0% ± 7.1",
+    ]
+
+
 def test_class_balance_is_the_share_of_each_class_in_each_part():
     parts = {"training": torch.tensor([0, 0, 0, 1]), "validation": torch.tensor([0, 1])}
     ax = plot_class_balance(parts, ["cat", "dog"])
