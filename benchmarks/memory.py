@@ -12,7 +12,7 @@ import sys
 import torch
 
 from cnnlesson.data import Batches, shapes
-from cnnlesson.memory import reuse_freed_memory
+from cnnlesson.machine import reuse_freed_memory
 from cnnlesson.models import AlexNet
 from cnnlesson.training import train
 

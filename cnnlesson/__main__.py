@@ -3,13 +3,13 @@
 import argparse
 import shlex
 import sys
+import time
 from collections.abc import Callable, Sequence
-from itertools import product
 from pathlib import Path
 
 EXAMPLE = """\
 example:
-  python -m cnnlesson exercise --model resnet18 --data shapes --images 1000 --epochs 3 \\
+  python -m cnnlesson exercise --model alexnet resnet18 --data shapes --images 1000 --epochs 3 \\
       --lr 0.1 0.001 0.0001 --batch-size 16 32 64 --weight-decay 0.0005 --decay-at-best 0 0.05
 """
 
@@ -51,12 +51,17 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     exercise = commands.add_parser(
         "exercise",
-        help="train a network over learning rates, batch sizes and weight decays",
+        help="train networks over learning rates, batch sizes and weight decays, and write the report",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         epilog=EXAMPLE,
     )
     exercise.set_defaults(command=run_exercise)
     add_exercise_options(exercise.add_argument)
+    status = commands.add_parser("status", help="how far a search is that runs elsewhere")
+    status.set_defaults(command=show_status)
+    status.add_argument("--storage", required=True, help="its journal, or the address of its database")
+    status.add_argument("--name", default="grid", help="of the search in a database")
+    status.add_argument("--every", metavar="SECONDS", type=positive(float), help="show it again and again")
     depth = commands.add_parser(
         "depth",
         help="train plain and residual networks of several depths on CIFAR-10",
@@ -74,7 +79,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def add_exercise_options(add: Callable) -> None:
-    add("--model", required=True, choices=("alexnet", "resnet18"), help="the network")
+    add("--model", required=True, nargs="+", choices=("alexnet", "resnet18"), help="the networks, one after the other")
     add(
         "--data",
         required=True,
@@ -100,14 +105,29 @@ def add_exercise_options(add: Callable) -> None:
         type=not_negative,
         help="more weight decays, for the best point of the grid alone",
     )
-    add("--out", type=Path, default=Path("results"), help="folder for results.csv and the figures (results)")
+    add("--out", type=Path, default=Path("results"), help="folder for the trials and the report (results)")
+    add("--storage", metavar="URL", help="postgresql://user@host/database, for several machines (a journal in --out)")
+    add("--name", help="of the searches in the database, such as ada; the model's is added to it")
+    add("--workers", metavar="N", type=positive(int), default=1, help="trials at a time on this machine (1)")
+    add("--prune", action="store_true", help="end trials of the grid early that are behind the others")
+    add("--retry-failed", action="store_true", help="run the trials once more that have failed")
+    add("--forecast", action="store_true", help="only say how long it will take, and how much memory")
+    add("--fit", metavar="MINUTES", type=positive(float), help="only say how many epochs or images fit into a time")
+    add("--conclusions", metavar="FILE", type=Path, help="your own words for the report, a text in Markdown")
     add("--images", metavar="N", type=positive(int), help="use only so many images, the same share of each class")
     add("--val-fraction", type=float, default=0.1, metavar="SHARE", help="of the images, to validate on (0.1)")
     add("--image-size", metavar="N", type=positive(int), help="pixels (alexnet: 227, resnet18: the images' own)")
     add("--augment", action="store_true", help="flip and shift the training images at random")
     add("--dropout", type=float, default=0.5, metavar="P", help="alexnet's, 0 to 1 (0.5)")
     add("--small-images", action="store_true", help="resnet18's first convolution is 3×3, with no pool after it")
-    add("--seed", type=int, default=0, help="of the split, the first weights and the order of the images (0)")
+    add(
+        "--seed",
+        type=int,
+        nargs="+",
+        default=[0],
+        help="of the first weights and the order of the images; several "
+        "train each point several times, and the first one splits the images (0)",
+    )
     add("--root", type=Path, default=Path("data"), help="folder for downloads and decoded images (data)")
     add("--device", help="cpu, cuda or cuda:1 (the GPU where there is one)")
 
@@ -172,32 +192,64 @@ def not_negative(text: str) -> float:
 def run_exercise(options: argparse.Namespace) -> None:
     # Imported here, so that --help and a mistyped option answer at once.
     from cnnlesson.data import named_images, split, take
-    from cnnlesson.exercise import Point, Setting
+    from cnnlesson.exercise import Images, Plan, Setting, forecast_exercise
     from cnnlesson.exercise import run_exercise as run
-    from cnnlesson.memory import reuse_freed_memory
+    from cnnlesson.machine import reuse_freed_memory
 
-    images = named_images(options.data, options.root, options.seed).train
-    if options.images is not None:
-        images = take(images, options.images, seed=options.seed)
-    train_set, val_set = split(images, (1 - options.val_fraction, options.val_fraction), seed=options.seed)
+    if options.storage is not None and options.name is None:
+        raise ValueError("a database holds the searches of others too: name yours with --name, such as --name ada")
+    conclusions = "Not written yet." if options.conclusions is None else options.conclusions.read_text(encoding="utf-8")
+    data = named_images(options.data, options.root, options.seed[0])
+    images = data.train if options.images is None else take(data.train, options.images, seed=options.seed[0])
+    fractions = (1 - options.val_fraction, options.val_fraction)
+    train_set, val_set = split(images, fractions, seed=options.seed[0])
     for batch_size in options.batch_size:
         if batch_size > len(train_set):
             raise ValueError(f"--batch-size {batch_size} is larger than the {len(train_set)} training images")
 
-    own_size = 227 if options.model == "alexnet" else images.images.shape[-1]
-    setting = Setting(
-        model=options.model,
-        data=f"{Path(options.data).stem} ({len(train_set)} + {len(val_set)} images)",
-        image_size=options.image_size or own_size,
-        small_images=options.small_images,
-        dropout=options.dropout,
-        augment=options.augment,
-        epochs=options.epochs,
-        seed=options.seed,
+    own_sizes = {"alexnet": 227, "resnet18": images.images.shape[-1]}
+    settings = [
+        Setting(
+            model=model,
+            image_size=options.image_size or own_sizes[model],
+            small_images=options.small_images,
+            dropout=options.dropout,
+            augment=options.augment,
+            epochs=options.epochs,
+        )
+        for model in options.model
+    ]
+    plan = Plan(
+        grid={
+            "lr": options.lr,
+            "batch_size": options.batch_size,
+            "weight_decay": options.weight_decay,
+        },
+        seeds=options.seed,
+        decays_at_best=options.decay_at_best,
+        out=options.out,
+        storage=options.storage,
+        name=options.name,
+        workers=options.workers,
+        prune=options.prune,
+        retry_failed=options.retry_failed,
+        device=options.device,
     )
-    grid = [Point(*point) for point in product(options.lr, options.batch_size, options.weight_decay)]
+    images = Images(Path(options.data).stem, train_set, val_set, data.test)
     reuse_freed_memory()
-    run(setting, train_set, val_set, grid, options.decay_at_best, options.out, options.device)
+    if options.forecast or options.fit is not None:
+        forecast_exercise(settings, images, plan, options.fit)
+    else:
+        run(settings, images, plan, conclusions, options.typed)
+
+
+def show_status(options: argparse.Namespace) -> None:
+    from cnnlesson.search import status
+
+    print(status(options.storage, options.name))
+    while options.every is not None:
+        time.sleep(options.every)
+        print(f"\n{status(options.storage, options.name)}")
 
 
 def run_depth(options: argparse.Namespace) -> None:
@@ -225,7 +277,7 @@ def run_deepen(options: argparse.Namespace) -> None:
 def load_cifar(options: argparse.Namespace):
     """The images that --data and --images name: a TrainTest."""
     from cnnlesson.data import TrainTest, cifar10, image_folder, take
-    from cnnlesson.memory import reuse_freed_memory
+    from cnnlesson.machine import reuse_freed_memory
 
     data = cifar10(options.root) if options.data == "cifar10" else image_folder(options.data)
     if options.images is not None:

@@ -1,7 +1,12 @@
-"""One setting of the C library that makes training on a processor faster."""
+"""This machine: the device in words, its memory, and a setting that makes training on a processor faster."""
 
 import ctypes
 import sys
+from pathlib import Path
+
+import torch
+
+from cnnlesson.training import training_dtype
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # the numbers in glibc's malloc.h
 
@@ -21,3 +26,35 @@ def reuse_freed_memory() -> bool:
         return False
     largest = 2**31 - 1
     return bool(mallopt(_M_MMAP_THRESHOLD, largest)) and bool(mallopt(_M_TRIM_THRESHOLD, largest))
+
+
+def describe(device: torch.device) -> str:
+    """The device in words, with the type that networks compute in there."""
+    name = device.type.upper()
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    elif device.type == "cpu":
+        name = f"a processor with {torch.get_num_threads()} threads and no GPU"
+    return f"{name}, in {str(training_dtype(device)).removeprefix('torch.')}"
+
+
+def reset_peak_memory() -> None:
+    """Let `peak_memory` count from now on."""
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    elif Path("/proc/self/clear_refs").exists():
+        Path("/proc/self/clear_refs").write_text("5")  # see proc(5): the peak resident set size starts anew
+
+
+def peak_memory() -> int | None:
+    """The most memory, in bytes, since `reset_peak_memory`: of the GPU, or of the whole process on a processor.
+
+    None where the system does not tell.
+    """
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status")
+    for line in status.read_text().splitlines() if status.exists() else []:
+        if line.startswith("VmHWM:"):
+            return 1024 * int(line.split()[1])  # "VmHWM:   123456 kB"
+    return None

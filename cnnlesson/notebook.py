@@ -5,7 +5,7 @@ import os
 import torch
 
 from cnnlesson.data import TrainTest, named_images, shapes, take
-from cnnlesson.memory import reuse_freed_memory
+from cnnlesson.machine import reuse_freed_memory
 from cnnlesson.training import training_dtype
 
 # CNNLESSON_TINY=1 makes all lessons use few small images and few steps: for tests, not for learning.

@@ -7,7 +7,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from cnnlesson.data import Batches, shapes, split
-from cnnlesson.memory import reuse_freed_memory
+from cnnlesson.machine import reuse_freed_memory
 from cnnlesson.models import resnet18
 from cnnlesson.training import train
 

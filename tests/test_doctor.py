@@ -1,0 +1,309 @@
+"""The doctor's words about real trainings, small ones made here and recorded ones of the lesson's networks."""
+
+import time
+
+import pytest
+import torch
+from torch import nn
+
+from cnnlesson import doctor, training
+from cnnlesson.data import Batches, ImageSet
+from cnnlesson.doctor import busy_share, diagnose
+from cnnlesson.training import Epoch, train
+
+
+@pytest.fixture(autouse=True)
+def same_everywhere(monkeypatch):
+    """The trainings go alike on every processor."""
+    monkeypatch.setattr(training, "training_dtype", lambda device: torch.float32)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def coloured(number: int, seed: int, brightness: int = 150) -> ImageSet:
+    """Images of 16×16 in three balanced classes, each class brighter in a colour of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(number) % 3
+    images = torch.randint(0, 60, (number, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    images[torch.arange(number), labels] += brightness
+    return ImageSet(images, labels, ("red", "green", "blue"))
+
+
+TRAIN, VAL = coloured(30, seed=0), coloured(30, seed=1)
+
+
+def convolutional(batch_norm: bool = True) -> nn.Module:
+    norm = nn.BatchNorm2d(8) if batch_norm else nn.Identity()
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3), norm, nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(32, 3)
+    )  # fmt: skip
+
+
+def fully_connected() -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Linear(768, 64), nn.ReLU(), nn.Linear(64, 3))
+
+
+def deep(num_layers: int) -> nn.Module:
+    """Without batch norm: all images look alike after so many layers, so it begins with a plateau."""
+    layers = [layer for _ in range(num_layers) for layer in (nn.Linear(16, 16), nn.ReLU())]
+    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 16), nn.ReLU(), *layers, nn.Linear(16, 3))
+
+
+def trained(make_model, lr, train_set=TRAIN, val_set=VAL, epochs=6, augment=False) -> list[Epoch]:
+    torch.manual_seed(0)
+    model = make_model()
+    train_batches = Batches(train_set, batch_size=8, image_size=16, seed=0, augment=augment, device="cpu")
+    val_batches = Batches(val_set, batch_size=30, image_size=16, device="cpu")
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9)
+    return list(train(model, train_batches, val_batches, optimizer, epochs))
+
+
+def said(history: list[Epoch], num_classes: int | None = 3) -> list[str]:
+    """All that the doctor says from the first epoch to the last."""
+    return [sentence for number in range(1, len(history) + 1) for sentence in diagnose(history[:number], num_classes)]
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize("lr", [0.001, 0.01, 0.05])
+def test_a_healthy_training_gets_no_line(batch_norm, lr):
+    """Its first epoch often has a higher accuracy in validation than in training."""
+    history = trained(lambda: convolutional(batch_norm), lr, epochs=10, augment=True)
+    assert history[-1].val_accuracy == 1 and history[0].train_accuracy < history[0].val_accuracy + 0.2
+    assert said(history) == []
+
+
+def test_a_plateau_at_first_gets_a_mild_line_at_most():
+    history = trained(lambda: deep(3), lr=0.1, epochs=8)
+    assert 1.05 < history[1].train_loss < 1.12 and history[-1].val_accuracy == 1
+    assert all("may begin so" in line or "often begin so" in line for line in said(history))
+
+
+def recorded(lr: float, *figures: tuple[float, float, float, float]) -> list[Epoch]:
+    return [
+        Epoch(number, len(figures), *figure, lr, seconds=1, images_per_second=480, diverged=False)
+        for number, figure in enumerate(figures, start=1)
+    ]
+
+
+# Training and validation loss and accuracy on `shapes`: 480 training and 120 validation images of ten classes,
+# augmented, SGD with momentum 0.9 and weight decay 0.0005, one thread of an AMD EPYC in bfloat16.
+RESNET18_LR_001_BATCH_16 = recorded(
+    0.01, (2.7016, 0.140, 16.0286, 0.067), (2.6876, 0.190, 3.2346, 0.142), (2.2077, 0.240, 2.3827, 0.275),
+    (2.0231, 0.298, 2.2757, 0.300), (1.7750, 0.358, 1.9277, 0.342), (1.6592, 0.381, 1.7375, 0.342),
+)  # fmt: skip
+RESNET18_LR_001_BATCH_64 = recorded(
+    0.01, (2.349545, 0.108, 2.392013, 0.108), (2.166050, 0.198, 6.613700, 0.092), (1.8628, 0.298, 4.5959, 0.150),
+    (1.6683, 0.312, 3.7016, 0.117), (1.5038, 0.417, 2.9897, 0.158), (1.2946, 0.463, 1.8416, 0.383),
+)  # fmt: skip
+RESNET18_LR_0001_BATCH_64 = recorded(
+    0.001, (2.352817, 0.108, 2.305670, 0.100), (2.268427, 0.156, 2.327072, 0.142), (2.271267, 0.135, 2.297975, 0.075),
+    (2.178572, 0.217, 2.212989, 0.125), (2.117092, 0.225, 2.178604, 0.167), (2.019848, 0.227, 2.137355, 0.158),
+)  # fmt: skip
+ALEXNET_LR_001_BATCH_64 = recorded(
+    0.01, (2.390821, 0.087, 2.343033, 0.100), (2.345364, 0.083, 2.293642, 0.108), (2.306037, 0.138, 2.286240, 0.233),
+    (2.290116, 0.121, 2.262372, 0.133), (2.261372, 0.135, 2.216737, 0.150), (2.140745, 0.194, 1.903477, 0.242),
+)  # fmt: skip
+RESNET18_LR_01_BATCH_16 = recorded(
+    0.1, (7.635393, 0.106, 2.884848, 0.108), (2.366702, 0.085, 2.348458, 0.100), (2.319665, 0.104, 2.305106, 0.117),
+    (2.320017, 0.090, 2.329628, 0.092), (2.310522, 0.113, 2.355132, 0.125), (2.314557, 0.104, 2.324039, 0.117),
+)  # fmt: skip
+RESNET18_LR_000001_BATCH_16 = recorded(
+    0.00001, (2.387906, 0.087, 2.361536, 0.092), (2.394937, 0.104, 2.382234, 0.117), (2.378651, 0.098, 2.375207, 0.083),
+)  # fmt: skip
+ALEXNET_LR_001_BATCH_16 = recorded(
+    0.01, (2.375867, 0.098, 2.304892, 0.100), (2.306815, 0.100, 2.289549, 0.108), (2.229822, 0.121, 2.146804, 0.183),
+    (2.104489, 0.185, 2.245405, 0.117), (2.269135, 0.115, 2.307398, 0.100), (2.297451, 0.073, 2.312546, 0.125),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("history", [RESNET18_LR_001_BATCH_16, RESNET18_LR_001_BATCH_64, ALEXNET_LR_001_BATCH_64])
+def test_the_lessons_networks_get_no_line_where_they_learn(history):
+    assert said(history, num_classes=10) == []
+
+
+def test_slow_learning_gets_a_mild_line_that_names_both_directions():
+    (line,) = said(RESNET18_LR_0001_BATCH_64, num_classes=10)
+    assert "If the next epochs are no better, the learning rate 0.001 is most likely too small for SGD" in line
+    assert "too large for Adam" in line
+
+
+def test_a_network_that_answers_all_images_alike_is_named_with_the_learning_rate():
+    (line,) = diagnose(RESNET18_LR_01_BATCH_16, num_classes=10)
+    assert line.startswith("The training loss is 2.315, no better than ln(10) = 2.303, the loss of guessing")
+    assert "the learning rate 0.1 is most likely too large: try 0.01" in line
+
+
+def test_a_network_that_falls_back_to_guessing_is_named():
+    (line,) = diagnose(ALEXNET_LR_001_BATCH_16, num_classes=10)
+    assert "though it was 2.104 in epoch 4: the learning rate 0.01 is too large. Try 0.001" in line
+
+
+def test_a_small_learning_rate_is_called_too_small_also_where_batch_norm_and_augmentation_move_the_loss():
+    (line,) = diagnose(RESNET18_LR_000001_BATCH_16, num_classes=10)
+    assert "the learning rate 1e-05 is too small. Try 0.0001 or more" in line
+
+
+@pytest.mark.parametrize("batch_norm", [True, False])
+@pytest.mark.parametrize("augment", [True, False])
+def test_a_learning_rate_next_to_nothing_is_called_too_small(batch_norm, augment):
+    history = trained(lambda: convolutional(batch_norm), lr=1e-9, augment=augment)
+    (line,) = diagnose(history, num_classes=3)
+    assert "better than ln(3) = 1.099, the loss of guessing" in line
+    assert "it hardly moves: most likely the learning rate 1e-09 is too small. Try 1e-08 or more." in line
+    assert diagnose(history[:1], num_classes=3) == []  # one epoch says nothing yet
+
+
+@pytest.mark.parametrize("num_classes", [3, None])
+def test_a_learning_rate_of_zero_is_named(num_classes):
+    (line,) = diagnose(trained(convolutional, lr=0, epochs=2), num_classes)
+    assert line.startswith("The learning rate is 0, so nothing is learned.")
+
+
+def test_weights_that_the_optimizer_does_not_have_are_thought_of():
+    def frozen():
+        model = convolutional(batch_norm=False)
+        model[0].requires_grad_(False)
+        model[5].weight.data.zero_()
+        model[5].bias.data.zero_()
+        model[5].requires_grad_(False)
+        return nn.Sequential(model, Scale())
+
+    (line,) = diagnose(trained(frozen, lr=0.05), num_classes=3)
+    assert "it hardly moves" in line and "see that the optimizer has this model's parameters" in line
+
+
+class Scale(nn.Module):
+    """The only weight that is trained here, and it can do nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, logits):
+        return self.factor * logits
+
+
+def test_dead_units_are_called_a_learning_rate_that_was_too_large():
+    def dead():
+        model = convolutional(batch_norm=False)
+        model[0].bias.data.fill_(-1000)  # as one huge step leaves it: ReLU gives 0 for every image
+        return model
+
+    (line,) = diagnose(trained(dead, lr=0.1), num_classes=3)
+    assert "every image about the same answer" in line
+    assert "the learning rate 0.1 is most likely too large: try 0.01, with a new network" in line
+
+
+@pytest.mark.parametrize(("num_classes", "count"), [(3, 1), (None, 0)])
+def test_a_loss_far_above_guessing_is_named(num_classes, count):
+    """Random images with random labels, and a learning rate at which the weights grow from step to step."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (60, 3, 16, 16), generator=generator, dtype=torch.uint8)
+    history = trained(fully_connected, lr=0.3, train_set=ImageSet(images, torch.arange(60) % 3, TRAIN.classes))
+    lines = diagnose(history, num_classes)
+    assert len(lines) == count
+    assert all("far above ln(3) = 1.099" in line and "0.3 is too large. Try 0.03." in line for line in lines)
+
+
+def test_a_loss_that_rises_above_guessing_is_named():
+    history = recorded(1, (1.2, 0.3, 1.2, 0.3), (2.001, 0.33, 1.921, 0.33), (2.109, 0.23, 1.539, 0.33))
+    (line,) = diagnose(history, num_classes=3)
+    assert line.startswith("The training loss has risen from 2.001 to 2.109, far above ln(3) = 1.099")
+
+
+@pytest.mark.parametrize("num_classes", [3, None])
+def test_a_loss_that_is_not_finite_is_named_alone(num_classes):
+    history = trained(convolutional, lr=1e30)
+    assert history[-1].diverged
+    assert diagnose(history, num_classes) == [
+        "The training loss is not finite in epoch 1: training has diverged. Try a learning rate ten times smaller, "
+        "1e+29."
+    ]
+
+
+def mixed_up(images: ImageSet) -> ImageSet:
+    return ImageSet(images.images, (images.labels + 1) % 3, images.classes)
+
+
+def darker(images: ImageSet) -> ImageSet:
+    """As where one set is divided by 255 and the other is not."""
+    return ImageSet(images.images // 255, images.labels, images.classes)
+
+
+@pytest.mark.parametrize("change", [mixed_up, darker])
+def test_validation_at_chance_while_training_learns_is_named(change):
+    history = trained(convolutional, lr=0.05, val_set=change(VAL))
+    (line,) = diagnose(history, num_classes=3)
+    assert line.startswith("Validation accuracy is ")
+    assert "no better than chance (33.3%), while training accuracy is 100.0%" in line
+    assert "labels of one set are mixed up" in line and "normalised alike" in line
+
+
+def test_labels_that_the_images_do_not_have_are_learned_by_heart():
+    shuffled = TRAIN.labels[torch.randperm(30, generator=torch.Generator().manual_seed(0))]
+    noise = torch.randint(0, 256, (30, 3, 16, 16), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    history = trained(
+        fully_connected, 0.003, ImageSet(noise, shuffled, TRAIN.classes), ImageSet(noise.flip(3), shuffled, ("",) * 3)
+    )
+    assert history[-1].train_accuracy > 0.9
+    (line,) = diagnose(history, num_classes=3)
+    assert "no better than chance" in line and "learned by heart" in line
+
+
+def half_noise(number: int, seed: int) -> ImageSet:
+    images = coloured(number, seed)
+    generator = torch.Generator().manual_seed(seed + 10)
+    noise = torch.randint(0, 256, images.images.shape, generator=generator, dtype=torch.uint8)
+    is_noise = torch.arange(number) >= number // 2
+    return ImageSet(torch.where(is_noise[:, None, None, None], noise, images.images), images.labels, images.classes)
+
+
+@pytest.mark.parametrize("num_classes", [3, None])
+def test_overfitting_is_named_with_the_best_epoch(num_classes):
+    """Half of the images have a colour to learn, the others are noise and can only be learned by heart."""
+    history = trained(fully_connected, 0.003, half_noise(60, seed=0), half_noise(60, seed=1), epochs=12)
+    best = max(history, key=lambda epoch: epoch.val_accuracy)
+    (line,) = diagnose(history, num_classes)
+    assert f"no better than the {best.val_accuracy:.1%} of epoch {best.number}: overfitting" in line
+    assert "augmentation, more weight decay, dropout or more images" in line
+
+
+def test_nothing_is_said_of_no_epochs():
+    assert diagnose([], num_classes=3) == []
+
+
+def test_a_device_that_waits_is_named():
+    healthy = trained(convolutional, lr=0.05, epochs=2)
+    with busy_share(torch.device("cpu")) as busy:
+        time.sleep(0.3)
+        waited = busy()
+        start = time.process_time()
+        while time.process_time() - start < 0.3:
+            torch.ones(100, 100) @ torch.ones(100, 100)
+        worked = busy()
+    assert waited < 0.1 < worked <= 1
+    (line,) = diagnose(healthy, num_classes=3, busy=waited)
+    assert line.startswith(f"The device worked on this training for only {waited:.0%} of the last epoch")
+    assert diagnose(healthy, num_classes=3, busy=0.9) == diagnose(healthy, num_classes=3, busy=None) == []
+
+
+def test_a_gpu_is_asked_while_the_training_goes_on(monkeypatch):
+    monkeypatch.setattr(doctor, "SAMPLE_SECONDS", 0.01)
+    answers = iter([20, 40] + 1000 * [30])
+    monkeypatch.setattr(torch.cuda, "utilization", lambda device: next(answers))
+    with busy_share(torch.device("cuda")) as busy:
+        time.sleep(0.3)
+        assert busy() == pytest.approx(0.3)
+
+
+def test_a_gpu_that_does_not_tell_gives_none(monkeypatch):
+    def missing(device):
+        raise ModuleNotFoundError("pynvml does not seem to be installed or it can't be imported.")
+
+    monkeypatch.setattr(doctor, "SAMPLE_SECONDS", 0.01)
+    monkeypatch.setattr(torch.cuda, "utilization", missing)
+    with busy_share(torch.device("cuda")) as busy:
+        time.sleep(0.1)
+        assert busy() is None
