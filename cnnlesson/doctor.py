@@ -68,8 +68,8 @@ def diagnose(history: Sequence[Epoch], num_classes: int | None, busy: float | No
     if busy is not None and busy < IDLE:
         found.append(
             f"The device worked on this training for only {busy:.0%} of the last epoch: it waits for images, its "
-            "batches are too small, or other programs use it. Try larger batches and images that lie in memory (Batches "
-            "keeps them there where they fit), and end other programs."
+            "batches are too small, or other programs use it. Try larger batches and images that lie in memory "
+            "(Batches keeps them there where they fit), and end other programs."
         )
     return [sentence for sentence in found if sentence]
 

@@ -20,6 +20,7 @@ from mistune.plugins.table import table as tables
 from mistune.plugins.table import table_in_quote as tables_in_quotes
 
 from cnnlesson.plots import outcomes, plot_grid, plot_trials, plot_weight_decay, trial_curves
+from cnnlesson.reference import files as measured_files
 from cnnlesson.results import best_point, grid_names, last_epochs
 from cnnlesson.whole_file import make_folder, whole_file
 
@@ -80,16 +81,17 @@ def write(
     about: Mapping[str, object],
     chosen: Chosen | None,
 ) -> Path:
-    """Write report.md, report.html, results.csv and the figures into `folder`, and return the path of report.html.
+    """Write report.md, report.html, the figures, results.csv and results.json; return the path of report.html.
 
-    The page in HTML holds its figures and loads nothing. All files are written before the first takes its place, so
-    an earlier report stays where a new one cannot be written.
+    results.csv has all epochs, and results.json is its record, so `cnnlesson.reference.load("results", folder)` reads
+    them, and `compare` can put another run beside them. The page in HTML holds its figures and loads nothing. All files
+    are written before the first takes its place: an earlier report stays where a new one cannot be written.
 
     Args:
         results: the table of each model's search by the model's name: a row a trial and epoch.
         num_classes: says how often guessing is right.
         conclusions: the student's own, in Markdown.
-        about: what the results depend on: settings, seeds, versions, hardware.
+        about: what the results depend on, as plain values: settings, seeds, versions, hardware.
         chosen: the trial that was looked at with the test images; None where none was yet.
 
     Raises:
@@ -122,11 +124,14 @@ def write(
     images = {name: _png(picture.figure) for name, picture in pictures.items()}
     text = "\n\n".join(_markdown(block) for block in blocks) + "\n"
     rows = [{"model": model} | row for model, table in results.items() for row in table.to_dict("records")]
-    files = images | {
-        "results.csv": pd.DataFrame(rows).to_csv(index=False, lineterminator="\n").encode(),
-        "report.md": text.encode(),
-        "report.html": _page(title, text, images).encode(),
-    }
+    files = (
+        images
+        | measured_files("results", pd.DataFrame(rows), dict(about))
+        | {
+            "report.md": text.encode(),
+            "report.html": _page(title, text, images).encode(),
+        }
+    )
     folder = make_folder(folder)
     try:
         with ExitStack() as unfinished:

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from cnnlesson import report
+from cnnlesson import reference, report
 from cnnlesson.report import Chosen, compare, compare_text
 
 COLUMNS = [
@@ -355,3 +355,11 @@ def test_runs_that_cannot_be_compared(alexnet):
     with pytest.raises(ValueError, match="the reference is over lr, batch_size: give"):
         compare(alexnet, alexnet.drop(columns="weight_decay"))
     assert compare_text(alexnet, alexnet.assign(lr=7.0)).endswith("\nno point has a number in both")
+
+
+def test_a_reports_results_can_be_the_reference_of_another_run(alexnet, tmp_path):
+    write({"AlexNet": alexnet}, tmp_path, about={"command": "python -m cnnlesson exercise", "seeds": [0]})
+    kept = reference.load("results", tmp_path)
+    assert kept.made["seeds"] == [0]
+    differences = compare(alexnet, kept.table.query("model == 'AlexNet'"))["difference"].dropna()
+    assert len(differences) == 4 and (differences == 0).all()

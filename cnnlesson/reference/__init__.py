@@ -59,12 +59,16 @@ def load(name: str, folder: Path = FOLDER) -> Reference:
 
 def save(name: str, table: pd.DataFrame, made: dict, folder: Path) -> None:
     """Write NAME.csv, and NAME.json with `made` and the table's digest, so that `load` reads them."""
-    text = table.to_csv(index=False, lineterminator="\n")
-    record = made | {"sha256": hashlib.sha256(text.encode()).hexdigest()}
-    contents = {f"{name}.csv": text, f"{name}.json": json.dumps(record, indent=2, ensure_ascii=False) + "\n"}
-    for filename, content in contents.items():
+    for filename, content in files(name, table, made).items():
         with whole_file(folder / filename) as unfinished:
-            unfinished.write_text(content, encoding="utf-8", newline="\n")
+            unfinished.write_bytes(content)
+
+
+def files(name: str, table: pd.DataFrame, made: dict) -> dict[str, bytes]:
+    """What `save` writes, by the name of the file."""
+    text = table.to_csv(index=False, lineterminator="\n").encode()
+    record = made | {"sha256": hashlib.sha256(text).hexdigest()}
+    return {f"{name}.csv": text, f"{name}.json": (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()}
 
 
 def circumstances(device: torch.device) -> dict[str, str]:
