@@ -34,7 +34,8 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     elif device.type == "cpu":
-        name = f"a processor with {torch.get_num_threads()} threads and no GPU"
+        threads = torch.get_num_threads()
+        name = f"a processor with {threads} {'thread' if threads == 1 else 'threads'} and no GPU"
     return f"{name}, in {str(training_dtype(device)).removeprefix('torch.')}"
 
 

@@ -263,9 +263,9 @@ class TrialStore:
         return []
 
     def _check_grid(self) -> list[str]:
-        grid = {name: sorted({float(point[name]) for point in self.points}) for name in self.points[0]}
+        grid = {name: list(dict.fromkeys(float(point[name]) for point in self.points)) for name in self.points[0]}
         grids = self.study.user_attrs.get("grids", [])
-        if grid in grids:
+        if any(_same_values(grid, known) for known in grids):
             return []
         if grids and grids[-1].keys() != grid.keys():
             raise ValueError(
@@ -277,7 +277,9 @@ class TrialStore:
             return []
         kept = grids[-1]
         changes = [
-            f"{name} {_numbers(kept[name])}, now {_numbers(grid[name])}" for name in grid if kept[name] != grid[name]
+            f"{name} {_numbers(kept[name])}, now {_numbers(grid[name])}"
+            for name in grid
+            if set(kept[name]) != set(grid[name])
         ]
         return [f"the grid has changed ({'; '.join(changes)}): what is finished of the old one stays"]
 
@@ -451,6 +453,11 @@ def _epochs(trial: FrozenTrial) -> list[dict]:
 def _pruner() -> optuna.pruners.BasePruner:
     """After 1, 3, 9, ... epochs, the best third goes on."""
     return optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=3)
+
+
+def _same_values(grid: dict, other: dict) -> bool:
+    """Whether two grids have the same points, in whatever order."""
+    return grid.keys() == other.keys() and all(set(grid[name]) == set(other[name]) for name in grid)
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -28,7 +28,9 @@ import importlib.util
 if importlib.util.find_spec("cnnlesson") is None:
     {install}
 """
-INSTALL = "%pip install --quiet --no-deps git+{repository}"
+INSTALL = """\
+%pip install --quiet --no-deps git+{repository}
+    %pip install --quiet optuna  # all else that the package needs is in Colab already"""
 NO_REPOSITORY = """\
 raise ModuleNotFoundError(
         "The package cnnlesson is not installed. On your own machine run `make lab` in the folder of the lesson: it "

@@ -1,5 +1,6 @@
 """The exercise as a student starts it: python -m cnnlesson exercise ..."""
 
+import json
 import subprocess
 import sys
 
@@ -11,9 +12,10 @@ from conftest import jpeg, write_zip
 
 from cnnlesson import exercise
 from cnnlesson.__main__ import main
-from cnnlesson.data import tiny_imagenet
-
-PNG = b"\x89PNG\r\n\x1a\n"
+from cnnlesson.data import Batches, split, tiny_imagenet
+from cnnlesson.data.batches import watch_batches
+from cnnlesson.models import resnet18
+from cnnlesson.training import evaluate, train
 
 
 @pytest.fixture
@@ -34,7 +36,7 @@ def results(folder: str = "out") -> pd.DataFrame:
 
 
 def trials(table: pd.DataFrame) -> list[tuple]:
-    return list(table[["lr", "batch_size", "weight_decay"]].itertuples(index=False, name=None))
+    return list(table[["lr", "batch_size", "weight_decay"]].drop_duplicates().itertuples(index=False, name=None))
 
 
 def test_the_grid_the_decays_at_its_best_point_and_the_report(run, tmp_path, capsys):
@@ -42,55 +44,119 @@ def test_the_grid_the_decays_at_its_best_point_and_the_report(run, tmp_path, cap
     table = results()
     assert len(table) == (4 + 1) * 2  # decay 0 is in the grid already
     assert table["epoch"].tolist() == [1, 2] * 5
-    assert trials(table[table["epoch"] == 1])[:4] == [(0.1, 8, 0), (0.1, 12, 0), (0.001, 8, 0), (0.001, 12, 0)]
+    assert trials(table)[:4] == [(0.1, 8, 0), (0.1, 12, 0), (0.001, 8, 0), (0.001, 12, 0)]
     last = table[table["epoch"] == 2]
-    best = last[last["weight_decay"] == 0].sort_values("val_accuracy", kind="stable", ascending=False).iloc[0]
+    best = last[last["weight_decay"] == 0]["val_accuracy"].max()
     assert trials(last)[4][2] == 0.1
-    assert table.iloc[8]["lr"] in last[last["val_accuracy"] == best["val_accuracy"]]["lr"].tolist()
-    for name in ("resnet18-grid-decay-0.png", "resnet18-weight-decay.png"):
-        assert (tmp_path / "out" / name).read_bytes().startswith(PNG)
+    assert table.iloc[8]["lr"] in last[last["val_accuracy"] == best]["lr"].tolist()
     said = capsys.readouterr().out
-    assert "24 training and 12 validation images of 3 classes" in said
+    assert "24 training, 12 validation and 12 test images of 3 classes" in said
     assert "guessing gives 33.3%" in said
-    assert "best point: lr" in said
+    assert "best point of resnet18: lr" in said
     assert "weight decay 0.1: training" in said
-    assert "results and figures are in out/" in said
+    assert "chosen: resnet18, validation accuracy" in said
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "the report is out/report.html" in said
+    assert "Not written yet." in page
+    test_accuracy = said.partition("test accuracy ")[2].split()[0]
+    assert test_accuracy in page
+    record = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert record["command"].startswith("python -m cnnlesson exercise --model resnet18")
+    assert record["seeds"] == [0]
 
 
-def test_each_epoch_is_on_disk_when_it_ends(run, monkeypatch):
-    rows = []
+def test_the_students_own_words_are_in_the_report(run, tmp_path, capsys):
+    (tmp_path / "words.md").write_text("Small steps **win**.", encoding="utf-8")
+    assert run("--conclusions", "words.md") == 0
+    assert "Small steps <strong>win</strong>." in (tmp_path / "out" / "report.html").read_text()
+    assert run("--conclusions", "nothing.md") == 2
+    assert "nothing.md" in capsys.readouterr().err
+
+
+def test_the_chosen_networks_test_accuracy_is_that_of_its_weights(run, tmp_path, capsys):
+    """Trained again by hand, from the same seed, it does as well on the test images."""
+    assert run("--epochs", "2") == 0
+    said = capsys.readouterr().out
+    data = tiny_imagenet(tmp_path / "data", archive=tmp_path / "tiny-imagenet-3.zip")
+    train_set, val_set = split(data.train, (0.66, 0.34), seed=0)
+    torch.manual_seed(0)
+    model = resnet18(3, small_images=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=0, fused=True)
+    batches = Batches(train_set, 8, 64, seed=0, device="cpu")
+    list(train(model, batches, Batches(val_set, 12, 64, device="cpu"), optimizer, epochs=2))
+    accuracy = evaluate(model, Batches(data.test, 12, 64, device="cpu")).accuracy
+    assert f"test accuracy {accuracy:.1%}" in said
+
+
+def test_each_epoch_is_kept_when_it_ends_and_a_stopped_run_goes_on(run, monkeypatch, capsys):
+    assert run("--epochs", "3", "--out", "whole") == 0
     train = exercise.train
 
-    def watched(*arguments):
-        for epoch in train(*arguments):
+    def stopped(*arguments, **more):
+        for epoch in train(*arguments, **more):
             yield epoch
-            rows.append(len(results()))
+            if epoch.number == 2:
+                raise KeyboardInterrupt
 
-    monkeypatch.setattr(exercise, "train", watched)
-    assert run("--epochs", "3") == 0
-    assert rows == [1, 2, 3]
-
-
-def test_finished_trials_are_not_run_again_and_an_unfinished_one_starts_over(run, monkeypatch, capsys):
-    assert run("--lr", "0.1", "0.01", "--epochs", "2") == 0
-    whole = results()
-    whole.iloc[:3].to_csv("out/results.csv", index=False)  # as if the runtime had died in the second trial
-    seen = []
-    run_trial = exercise.run_trial
-    monkeypatch.setattr(exercise, "run_trial", lambda *arguments: seen.append(arguments[1]) or run_trial(*arguments))
-    assert run("--lr", "0.1", "0.01", "--epochs", "2") == 0
-    assert [point.lr for point in seen] == [0.01]
-    assert "1 of 2 trials are in out/results.csv already" in capsys.readouterr().out
+    with monkeypatch.context() as patch:
+        patch.setattr(exercise, "train", stopped)
+        assert run("--epochs", "3") == 130
+    assert "what was finished is kept" in capsys.readouterr().err
+    steps = []
+    with watch_batches(lambda batches, number: steps.append(batches.seed) or True):
+        assert run("--epochs", "3") == 0
+    assert steps.count(0) == 3 + 1  # one epoch of three batches
     timing = ["seconds", "images_per_second"]
-    pd.testing.assert_frame_equal(results().drop(columns=timing), whole.drop(columns=timing))
+    pd.testing.assert_frame_equal(results().drop(columns=timing), results("whole").drop(columns=timing))
 
 
-def test_another_setting_is_another_trial(run):
+def test_finished_trials_are_not_run_again(run, capsys):
+    assert run("--lr", "0.1", "0.01") == 0
+    whole = results()
+    assert run("--lr", "0.1", "0.01") == 0
+    assert "2 of 2 trials have ended already" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(results(), whole)
+
+
+def test_other_settings_in_the_same_folder_are_refused(run, capsys):
     assert run() == 0
-    assert run("--epochs", "2") == 0
-    assert run("--seed", "1") == 0
-    assert run("--augment") == 0
-    assert len(results()) == 1 + 2 + 1 + 1
+    assert run("--epochs", "2") == 2
+    assert "holds trials of other settings (epochs 1, now 2): name another storage" in capsys.readouterr().err
+    assert run("--images", "12") == 2
+    assert "holds trials of other settings (images " in capsys.readouterr().err
+    assert len(results()) == 1
+
+
+def test_several_seeds_are_averaged(run, capsys):
+    assert run("--seed", "0", "1") == 0
+    table = results()
+    assert table["seed"].tolist() == [0, 1]
+    mean = table["val_accuracy"].mean()
+    assert f"chosen: resnet18, validation accuracy {mean:.1%}" in capsys.readouterr().out
+
+
+def test_both_networks_are_in_one_report(run, tmp_path, capsys):
+    assert run("--model", "resnet18", "alexnet", "--images", "9", "--batch-size", "4", "--workers", "2") == 0
+    assert results()["model"].tolist() == ["resnet18", "alexnet"]
+    record = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert "image_size 227" in record["settings of alexnet"]
+    assert "image_size 64" in record["settings of resnet18"]
+    assert main(["status", "--storage", "out/alexnet.journal"]) == 0
+    assert "1 point: 1 completed; no process runs it now" in capsys.readouterr().out
+
+
+def test_a_forecast_and_what_fits_train_nothing(run, tmp_path, capsys):
+    assert run("--fit", "1", "--lr", "0.1", "0.01") == 0
+    said = capsys.readouterr().out
+    assert "resnet18, a processor with" in said
+    assert "batch size 8: 2 trials of" in said
+    assert "into 1 minutes fit 2 trials of" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_status_of_nothing_is_one_line(run, capsys):
+    assert main(["status", "--storage", "nothing.journal"]) == 2
+    assert capsys.readouterr().err == "error: nothing.journal holds no search called grid: start it with run()\n"
 
 
 def test_folders_of_classes_will_do_as_well(run, tmp_path, capsys):
@@ -102,15 +168,8 @@ def test_folders_of_classes_will_do_as_well(run, tmp_path, capsys):
         for number in range(10)
     }
     assert run("--data", str(write_zip(tmp_path / "small.zip", files))) == 0
-    assert "13 training and 7 validation images of 2 classes" in capsys.readouterr().out
-    assert results()["image_size"].tolist() == [32]
-
-
-def test_both_models_share_a_file(run):
-    assert run() == 0
-    assert run("--model", "alexnet", "--images", "9", "--batch-size", "4") == 0
-    assert results()["model"].tolist() == ["resnet18", "alexnet"]
-    assert results()["image_size"].tolist() == [64, 227]
+    assert "13 training, 7 validation and 20 test images of 2 classes" in capsys.readouterr().out
+    assert '"settings of resnet18": "model resnet18, image_size 32' in (tmp_path / "out" / "results.json").read_text()
 
 
 def test_a_trial_that_diverges_is_kept_and_the_grid_goes_on(run, capsys):
@@ -121,25 +180,27 @@ def test_a_trial_that_diverges_is_kept_and_the_grid_goes_on(run, capsys):
     assert len(table[table["lr"] == 0.001]) == 3
     said = capsys.readouterr().out
     assert "diverged in epoch" in said
-    assert "best point: lr 0.001" in said
+    assert "best point of resnet18: lr 0.001" in said
 
 
 def test_where_everything_diverges_it_says_what_to_try(run, capsys):
     assert run("--lr", "1e30", "--epochs", "3", "--decay-at-best", "0.1") == 0
-    assert "every trial diverged: try lower learning rates" in capsys.readouterr().out
+    assert "no trial was completed: try lower learning rates with --lr" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--data", "missing.zip"], "missing.zip does not exist"),
+        (["--storage", "postgresql://nobody@127.0.0.1:9/x"], "name yours with --name"),
+        (["--storage", "postgresql://nobody@127.0.0.1:9/x", "--name", "ada"], "the database 127.0.0.1:9/x cannot be"),
+        (["--lr", "0.1", "0.1"], "the grid's lr has a value twice"),
         (["--batch-size", "25"], "--batch-size 25 is larger than the 24 training images"),
         (["--val-fraction", "1.5"], "fractions must be positive and add up to 1"),
         (["--val-fraction", "0"], "fractions must be positive and add up to 1"),
         (["--images", "4"], "class 'goldfish' has"),
         (["--device", "gpu"], "unknown device 'gpu'"),
         (["--device", "cuda:99"], "device 'cuda:99' is not there"),
-        (["--model", "alexnet", "--image-size", "64"], "AlexNet takes images of shape (N, 3, 227, 227)"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(run, capsys, options, message):
@@ -168,51 +229,27 @@ def test_a_mistyped_option_is_named(run, capsys, options, message):
     assert message in capsys.readouterr().err
 
 
-def test_out_of_memory_is_one_line_and_keeps_finished_trials(run, monkeypatch, capsys):
-    def fail(*arguments):
-        raise torch.OutOfMemoryError("out of memory on cuda with a batch of 8 images: lower batch_size")
+def test_out_of_memory_has_failed_in_one_line_and_the_grid_goes_on(run, monkeypatch, capsys):
+    train = exercise.train
 
-    assert run("--lr", "0.1") == 0
+    def fail(model, batches, *arguments, **more):
+        if batches.batch_size == 12:
+            raise torch.OutOfMemoryError("out of memory on cuda with a batch of 12 images: lower batch_size")
+        yield from train(model, batches, *arguments, **more)
+
     monkeypatch.setattr(exercise, "train", fail)
-    assert run("--lr", "0.1", "0.01") == 2
-    assert "error: out of memory on cuda with a batch of 8 images" in capsys.readouterr().err
-    assert len(results()) == 1
-
-
-def test_ctrl_c_keeps_finished_trials(run, monkeypatch, capsys):
-    def stop(*arguments):
-        raise KeyboardInterrupt
-
-    assert run() == 0
-    monkeypatch.setattr(exercise, "train", stop)
-    assert run("--lr", "0.5") == 130
-    assert "what was finished is kept" in capsys.readouterr().err
-    assert len(results()) == 1
-
-
-def test_a_file_of_other_columns_is_left_alone(run, tmp_path, capsys):
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out/results.csv").write_text("name,grade\nAda,10\n")
-    assert run() == 2
-    assert "is not a results file of this exercise" in capsys.readouterr().err
-    assert (tmp_path / "out/results.csv").read_text() == "name,grade\nAda,10\n"
+    assert run("--batch-size", "12", "8") == 0
+    assert results()["state"].tolist() == ["failed", "completed"]
+    assert "failed: out of memory on cuda with a batch of 12 images: lower batch_size" in capsys.readouterr().out
+    monkeypatch.undo()
+    assert run("--batch-size", "12", "8", "--retry-failed") == 0
+    assert results()["state"].tolist() == ["completed", "completed"]
 
 
 def test_an_output_folder_that_cannot_be_made_is_one_line(run, tmp_path, capsys):
     (tmp_path / "taken").write_text("a file")
     assert run("--out", "taken") == 2
     assert capsys.readouterr().err.endswith("error: the folder taken cannot be made (File exists): name another one\n")
-
-
-@pytest.mark.parametrize("cut", [10, 300, 1])
-def test_a_results_file_that_was_cut_is_taken_up(run, tmp_path, cut):
-    """A runtime can die while a line is written."""
-    assert run("--lr", "0.1", "0.01") == 0
-    whole = (tmp_path / "out/results.csv").read_text()
-    kept = whole[:-cut] if cut < 300 else whole[:20]
-    (tmp_path / "out/results.csv").write_text(kept)
-    assert run("--lr", "0.1", "0.01") == 0
-    assert results()["lr"].tolist() == [0.1, 0.01]
 
 
 @pytest.mark.parametrize(

@@ -95,7 +95,7 @@ def test_with_an_address_there_are_a_badge_links_to_colab_and_a_set_up_cell(tmp_
     colab = "https://colab.research.google.com/github/someone/lesson/blob/main/notebooks"
     assert opening.startswith("# 1 A lesson\n\n[![Open in Colab]") and f"({colab}/01_lesson.ipynb)" in opening
     assert links == f"Next: [2 Another lesson](02_lesson.ipynb) ([in Colab]({colab}/02_lesson.ipynb))"
-    assert "--no-deps git+https://github.com/someone/lesson" in setup
+    assert "--no-deps git+https://github.com/someone/lesson" in setup and "%pip install --quiet optuna" in setup
     assert f"{colab}/solutions/02_lesson.ipynb" in cells(built["solutions/01_lesson.ipynb"])[0]
 
 

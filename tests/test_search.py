@@ -176,7 +176,7 @@ def test_another_grid_says_what_changed_and_keeps_what_is_finished(storage, caps
     assert states(results) == ["completed"] * 3
     said = capsys.readouterr().out
     assert (
-        "the grid has changed (lr 0.001, 0.01, 0.1, now 0.1; batch_size 8, 15, now 15; "
+        "the grid has changed (lr 0.1, 0.01, 0.001, now 0.1; batch_size 8, 15, now 15; "
         "weight_decay 0.0005, now 0, 0.0005, 0.05): what is finished of the old one stays"
     ) in said
     assert states(GridSearch(None, GRID, storage).run()) == ["completed"] * 6
@@ -291,6 +291,8 @@ def test_status_from_elsewhere(storage):
     GridSearch(run, GRID, storage).run()
     assert status(storage).startswith("6 points: 6 completed; no process runs it now")
     assert "3 of 3" in status(storage)
+    rates = [line.split()[0] for line in status(storage).splitlines()[2:]]
+    assert rates == ["0.100", "0.100", "0.010", "0.010", "0.001", "0.001"]  # in the order of the grid
 
 
 @pytest.mark.parametrize(

@@ -133,10 +133,15 @@ def watch_batches(watcher: Callable[[Batches, int], bool]) -> Iterator[None]:
     """While it lasts, every pass over any `Batches` calls `watcher(batches, number)` between its batches.
 
     `number` is how many batches were used so far, from 0 to len(batches). The pass ends where the watcher gives
-    False. A search shows its progress with this, and a forecast makes a few steps of an epoch.
+    False. A search shows its progress with this, and a forecast makes a few steps of an epoch. Watchers may be nested.
     """
     global _watcher
-    before, _watcher = _watcher, watcher
+    before = _watcher
+
+    def both(batches: Batches, number: int) -> bool:
+        return watcher(batches, number) and before(batches, number)
+
+    _watcher = both
     try:
         yield
     finally:
