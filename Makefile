@@ -10,25 +10,21 @@ NBVAL := $(BIN)/python -m pytest --quiet --nbval-lax --nbval-current-env --nbval
 .PHONY: help lesson test lab notebooks clean
 
 help:
-	@echo "make lesson     the exercise on small data: AlexNet and ResNet over learning rates, batch sizes, weight decays"
+	@echo "make lesson     the exercise on small images: AlexNet and ResNet over learning rates, batch sizes, decays"
 	@echo "make test       style, tests, and all notebooks from top to bottom on small images"
 	@echo "make lab        JupyterLab with the first notebook, in the browser"
 	@echo "make notebooks  build the notebooks from notebooks/src"
 	@echo "make clean      remove the virtual environment (data and results stay)"
 
 lesson: $(INSTALLED)
-	@$(BIN)/python -m cnnlesson exercise --model resnet18 --data shapes --images 1000 --val-fraction 0.2 --epochs 3 \
-		--lr 0.1 0.001 0.0001 --batch-size 16 32 64 --weight-decay 0.0005 --decay-at-best 0 0.05 --out results/lesson
+	@$(BIN)/python -m cnnlesson exercise --model alexnet resnet18 --data shapes --images 500 --val-fraction 0.2 \
+		--epochs 3 --dropout 0 --lr 0.1 0.001 0.0001 --batch-size 16 32 64 --weight-decay 0.0005 \
+		--decay-at-best 0 0.05 --workers 2 --out results/lesson
 	@echo
-	@$(BIN)/python -m cnnlesson exercise --model alexnet --data shapes --images 400 --val-fraction 0.2 --epochs 3 \
-		--dropout 0 \
-		--lr 0.1 0.001 0.0001 --batch-size 16 32 64 --weight-decay 0.0005 --decay-at-best 0 0.05 --out results/lesson
-	@echo
-	@echo "The report lies in results/lesson: open the .png files, or read results.csv."
 	@echo "So few images show how the exercise works, not how well the networks do. For real images type"
-	@echo "  $(BIN)/python -m cnnlesson exercise --model resnet18 --data tiny-imagenet --epochs 5 \\"
-	@echo "      --lr 0.1 0.001 0.0001 --batch-size 16 32 64 --weight-decay 0.0005"
-	@echo "(it downloads 248 MB; on a computer without a GPU add --images 10000)."
+	@echo "  $(BIN)/python -m cnnlesson exercise --model alexnet resnet18 --data tiny-imagenet --epochs 5 \\"
+	@echo "      --lr 0.1 0.001 0.0001 --batch-size 16 32 64 --weight-decay 0.0005 --decay-at-best 0 0.05"
+	@echo "(it downloads 248 MB; with --forecast it says first how long it takes, with --fit 60 what fits into an hour)."
 
 test: $(INSTALLED)
 	$(BIN)/ruff check .

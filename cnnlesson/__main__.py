@@ -60,7 +60,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     status = commands.add_parser("status", help="how far a search is that runs elsewhere")
     status.set_defaults(command=show_status)
     status.add_argument("--storage", required=True, help="its journal, or the address of its database")
-    status.add_argument("--name", default="grid", help="of the search in a database")
+    status.add_argument("--name", default="grid", help="of the search in a database, such as ada-alexnet")
     status.add_argument("--every", metavar="SECONDS", type=positive(float), help="show it again and again")
     depth = commands.add_parser(
         "depth",

@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import product
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -69,7 +70,7 @@ class GridSearch:
         self.checkpoints = Path(checkpoints or beside)
         self.store = TrialStore(storage, name or "grid", self.points, settings or {})
         self._costs = {}
-        self._forecast = None
+        self._forecasts = {}  # in seconds, by the number of workers
 
     # Before
 
@@ -94,15 +95,16 @@ class GridSearch:
             memory = math.nan if cost.peak_bytes is None else cost.peak_bytes / 1e9
             rows.append({**dict(kind), "trials": len(points), "seconds": cost.seconds, "memory_gb": memory})
             trials = f"{_count(len(points), 'trial')} of {_duration(cost.seconds)}"
-            print(f"{_words(dict(kind)) or 'each'}: {trials}, {memory:.1f} GB")
+            size = "memory unknown" if math.isnan(memory) else f"{memory:.1f} GB"
+            print(f"{_words(dict(kind)) or 'each'}: {trials}, {size}")
         if not rows:
             print("there is nothing to run")
             return pd.DataFrame(rows)
-        self._forecast = _makespan(seconds, workers)
+        self._forecasts[workers] = _makespan(seconds, workers)
         several = ", ".join(f"{_duration(_makespan(seconds, workers * machines))} on {machines}" for machines in (2, 3))
         print(
-            f"together: {_duration(self._forecast)} with {_count(workers, 'worker')} on this machine; on several such "
-            f"machines {several}"
+            f"together: {_duration(self._forecasts[workers])} with {_count(workers, 'worker')} on this machine; "
+            f"on several such machines {several}"
         )
         if not torch.cuda.is_available():
             print("there is no GPU here: fit_into(minutes=30) says how many epochs or images fit into a time")
@@ -171,7 +173,7 @@ class GridSearch:
         """
         if workers < 1:
             raise ValueError(f"workers must be at least 1, got {workers}")
-        forecast, self._forecast = self._forecast, None
+        forecast = self._forecasts.pop(workers, None)
         start = time.perf_counter()
         with self.store.launch(retry_failed) as notes:
             states = self.store.states()
@@ -183,7 +185,7 @@ class GridSearch:
                     progress.say(f"{num_ended} of {len(states)} trials have ended already and are not run again")
                 if workers == 1:
                     self._run_here(progress, prune)
-                else:
+                elif num_ended < len(states):
                     self._run_in_workers(progress, prune, min(workers, len(states) - num_ended))
             results = self.results()
         if forecast and num_ended < len(states):
@@ -205,8 +207,9 @@ class GridSearch:
                     self._complete(attempt, progress)
             except TrialError as error:
                 self._fail(attempt, str(error), progress)
-            except BaseException:  # Ctrl-C, a full disk, a database that is gone: the trial goes on another time
-                self.store.interrupt(trial)
+            except (KeyboardInterrupt, CheckpointError):  # the trial goes on another time
+                with suppress(OSError):  # where the journal cannot be written either, the next run sees that it is dead
+                    self.store.interrupt(trial)
                 raise
             gc.collect()  # the network goes before the next one comes, also where running out of memory ended it
 
@@ -229,7 +232,8 @@ class GridSearch:
             for worker in pool:
                 worker.stop()
                 if worker.attempt is not None:
-                    self.store.interrupt(worker.attempt.trial)
+                    with suppress(OSError):
+                        self.store.interrupt(worker.attempt.trial)
 
     def _hear(self, worker: Worker, deaths: Counter, progress: Progress, prune: bool) -> None:
         """Take what a worker says, and free it if that was the last of its trial."""
@@ -329,6 +333,7 @@ class GridSearch:
         return self.checkpoints / ("-".join(f"{name}={value:g}" for name, value in point.items()) + ".pt")
 
 
+# All that numbers are written with, such as 1e-05.
 _NO_NUMBERS = str.maketrans("", "", "0123456789.%-e")
 
 

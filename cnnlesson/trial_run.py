@@ -11,7 +11,7 @@ from cnnlesson.doctor import busy_share
 from cnnlesson.training import Epoch
 
 
-class TrialError(Exception):
+class TrialError(ValueError):
     """A trial cannot be finished; the text is the reason in one line."""
 
 

@@ -33,6 +33,8 @@ from cnnlesson.whole_file import make_folder
 HEARTBEAT_SECONDS = 20  # how often a trial in a database says that it lives
 GRACE_SECONDS = 120  # how long it may be silent before another machine takes it over
 
+FIRST_WORD = b'{"op_code":'  # that a journal of Optuna's begins with
+
 ENDED = ("completed", "diverged", "pruned", "failed")
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -81,17 +83,17 @@ class TrialStore:
         """Whether there is such a study already. It is not made by asking."""
         if self.is_file and not Path(self.address).exists():
             return False
-        try:
-            return self.name in optuna.get_all_study_names(self._open())
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{self.address} is not a journal of trials ({error}): name another file") from error
+        return self.name in optuna.get_all_study_names(self._open())
 
     def _open(self) -> optuna.storages.BaseStorage:
         if self._storage is not None:
             return self._storage
         if self.is_file:
             # The other kind of lock is a symbolic link, which a mounted Drive does not have.
-            self._storage = JournalStorage(JournalFileBackend(self.address, JournalFileOpenLock(self.address)))
+            try:
+                self._storage = JournalStorage(JournalFileBackend(self.address, JournalFileOpenLock(self.address)))
+            except (ValueError, KeyError) as error:
+                raise ValueError(f"{self.address} is not a journal of trials ({error}): name another file") from error
             return self._storage
         with _in_one_line(self.address), _experiments():
             self._storage = RDBStorage(
@@ -170,27 +172,24 @@ class TrialStore:
         path = Path(self.address)
         make_folder(path.parent)
         self._storage = self._study = None  # what was read before may be what is cut off now
-        with path.open("ab+") as file:
-            size = file.tell()
-            file.seek(0)
-            whole = file.read().rfind(b"\n") + 1
-            if whole < size:
-                file.truncate(whole)
+        content = path.read_bytes() if path.exists() else b""
+        if not content.startswith(FIRST_WORD[: len(content)]):
+            raise ValueError(f"{path} is not a journal of trials: name another file")
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.truncate(path, whole)
         Path(f"{path}.lock").unlink(missing_ok=True)  # nobody else writes, so who left it is dead
-        return [f"the last line of {path} was cut in the middle and is dropped"] if whole < size else []
+        return [f"the last line of {path} was cut in the middle and is dropped"] if whole < len(content) else []
 
     def _create(self) -> None:
-        try:
-            self._study = optuna.create_study(
-                study_name=self.name,
-                storage=self._open(),
-                direction="maximize",
-                load_if_exists=True,
-                sampler=optuna.samplers.RandomSampler(seed=0),  # it never samples: the points are queued
-                pruner=_pruner(),
-            )
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{self.address} is not a journal of trials ({error}): name another file") from error
+        self._study = optuna.create_study(
+            study_name=self.name,
+            storage=self._open(),
+            direction="maximize",
+            load_if_exists=True,
+            sampler=optuna.samplers.RandomSampler(seed=0),  # it never samples: the points are queued
+            pruner=_pruner(),
+        )
 
     @contextmanager
     def _database_lock(self) -> Iterator[None]:
@@ -488,5 +487,10 @@ def _in_one_line(address: str) -> Iterator[None]:
             f"the database {address.rpartition('@')[2]} cannot be used ({first_line}): check its address, and that it "
             "runs and can be written; what is finished is kept"
         ) from error
-    except PermissionError as error:
-        raise OSError(f"{error.filename} cannot be written ({error.strerror}): name another storage") from error
+    except OSError as error:
+        if error.errno is None:
+            raise  # one of ours, and in one line already
+        raise OSError(
+            f"the journal {address} cannot be written ({error.strerror}): free some room on that disk, or name another "
+            "storage; what is finished is kept"
+        ) from error

@@ -2,7 +2,10 @@
 
 import functools
 import math
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import optuna
 import pandas as pd
@@ -253,6 +256,40 @@ def test_a_full_disk_stops_the_search_in_one_line_and_the_next_run_goes_on(stora
     assert len([trial for trial in trials_of(storage) if trial.state.name == "COMPLETE"]) == 6
 
 
+SCRIPT = """
+import resource, signal, sys
+sys.path.insert(0, {tests!r})
+from small_run import GRID, run
+from cnnlesson.search import GridSearch
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, 9_000))
+
+def plain(**point):
+    yield from run(**point, checkpoint=None)
+
+try:
+    GridSearch(plain, GRID, sys.argv[1]).run()
+except OSError as error:
+    print("refused:", error)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="this system cannot limit the size of files")
+def test_a_journal_that_the_system_does_not_let_grow_is_one_line_and_is_taken_up(storage, tmp_path):
+    script = SCRIPT.format(tests=str(Path(__file__).parent))
+    process = subprocess.run([sys.executable, "-c", script, storage], capture_output=True, text=True)
+    refused = [line for line in process.stdout.splitlines() if line.startswith("refused:")]
+    assert refused == [
+        f"refused: the journal {storage} cannot be written (File too large): free some room on that disk, or name "
+        "another storage; what is finished is kept"
+    ], process.stderr
+    finished = states(GridSearch(run, GRID, storage).results()).count("completed")
+    assert 0 < finished < 6
+    results = GridSearch(run, GRID, storage).run()
+    assert states(results) == ["completed"] * 6
+    pd.testing.assert_frame_equal(results, GridSearch(run, GRID, tmp_path / "whole.journal").run())
+
+
 def test_pruning_ends_trials_that_are_behind(storage):
     grid = {"lr": [0.1, 1e-5, 1e-6, 1e-7], "batch_size": [8], "weight_decay": [0]}
     results = GridSearch(run, grid, storage).run(prune=True)
@@ -315,10 +352,12 @@ def test_a_storage_that_cannot_be_used_is_one_line(tmp_path):
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(OSError, match=r"the folder .*taken cannot be made .*: name another one"):
         GridSearch(run, ONE, tmp_path / "taken" / "grid.journal").run()
-    (tmp_path / "notes.txt").write_text("my notes\nof today\n")
-    with pytest.raises(ValueError, match=r"is not a journal of trials .*: name another file"):
+    (tmp_path / "notes.txt").write_text("my notes\nof today")
+    with pytest.raises(ValueError, match=r"notes.txt is not a journal of trials: name another file"):
         GridSearch(run, ONE, tmp_path / "notes.txt").run()
-    assert (tmp_path / "notes.txt").read_text() == "my notes\nof today\n"
+    with pytest.raises(ValueError, match=r"notes.txt is not a journal of trials .*: name another file"):
+        status(tmp_path / "notes.txt")
+    assert (tmp_path / "notes.txt").read_text() == "my notes\nof today"
     with pytest.raises(ValueError, match="sqlite can give one trial to two workers"):
         GridSearch(run, ONE, "sqlite:///grid.db", name="mine")
     with pytest.raises(ValueError, match="a database holds the searches of others too"):
