@@ -237,11 +237,11 @@ def test_out_of_memory_has_failed_in_one_line_and_the_grid_goes_on(run, monkeypa
             raise torch.OutOfMemoryError("out of memory on cuda with a batch of 12 images: lower batch_size")
         yield from train(model, batches, *arguments, **more)
 
-    monkeypatch.setattr(exercise, "train", fail)
-    assert run("--batch-size", "12", "8") == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(exercise, "train", fail)
+        assert run("--batch-size", "12", "8") == 0
     assert results()["state"].tolist() == ["failed", "completed"]
     assert "failed: out of memory on cuda with a batch of 12 images: lower batch_size" in capsys.readouterr().out
-    monkeypatch.undo()
     assert run("--batch-size", "12", "8", "--retry-failed") == 0
     assert results()["state"].tolist() == ["completed", "completed"]
 
