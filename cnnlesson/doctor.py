@@ -138,10 +138,10 @@ def _why_stuck(recent: Sequence[Epoch], guessing: float) -> str:
         )
     falls = all(b.train_loss < a.train_loss and b.val_loss < a.val_loss for a, b in pairs)
     if falls and max(last.train_loss, last.val_loss) < UNTRAINED * guessing:
-        return (
-            ", but it still falls slowly. Deep networks without batch norm often begin so: give it some epochs. If it "
-            f"goes on, try a larger learning rate, such as {3 * rate:g}."
-        )
+        patience = ", but it still falls slowly. Deep networks without batch norm often begin so: give it some epochs."
+        if rate >= LARGE_LEARNING_RATE:
+            return patience
+        return f"{patience} If it goes on, try a larger learning rate, such as {3 * rate:g}."
     if rate >= LARGE_LEARNING_RATE:
         return (
             ": it gives every image about the same answer. A deep network without batch norm may begin so. If the next "
