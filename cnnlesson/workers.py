@@ -77,7 +77,8 @@ class Worker:
 # from a notebook, it finds no half-copied threads and no GPU already in use. Windows has no fork.
 _METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
 _CONTEXT = multiprocessing.get_context(_METHOD)
-_CONTEXT.set_forkserver_preload([__name__, "cnnlesson.data", "cnnlesson.models"])
+if _METHOD == "forkserver":
+    _CONTEXT.set_forkserver_preload([__name__, "cnnlesson.data", "cnnlesson.models"])
 
 
 def pack(run: Callable) -> bytes:
