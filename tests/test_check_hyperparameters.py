@@ -1,6 +1,8 @@
 """Answers to lesson 4 as students write them."""
 
 import math
+from functools import partial
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -164,60 +166,77 @@ def trial(
     optimizer=lambda weights, lr, decay: torch.optim.SGD(weights, lr=lr, momentum=0.9, weight_decay=decay),
     weights=lambda model: model.parameters(),
     epochs=lambda: EPOCHS,
+    before=lambda checkpoint: None,
+    keep=lambda checkpoint: {"checkpoint": checkpoint},
     hand_on=lambda epochs: epochs,
 ):
     """A student's trial, with a mistake where an option asks for one."""
 
-    def answer(lr, size, decay):
+    def answer(lr, batch_size, weight_decay, checkpoint):
         seed()
         network = model()
-        train_batches = Batches(learn_from(), batch_size(size), pixels(), seed=order())
+        train_batches = Batches(learn_from(), size_of(batch_size), pixels(), seed=order())
         val_batches = Batches(judge_on(), min(100, len(judge_on())), pixels())
-        return hand_on(train(network, train_batches, val_batches, optimizer(weights(network), lr, decay), epochs()))
+        sgd = optimizer(weights(network), lr, weight_decay)
+        before(checkpoint)
+        return hand_on(train(network, train_batches, val_batches, sgd, epochs(), **keep(checkpoint)))
+
+    size_of = batch_size
+    return answer
+
+
+def trial_with_a_loop(parts=("model", "optimizer", "batches"), all_epochs=True):
+    """A trial that keeps its state without the package, or a part of it."""
+
+    def answer(lr, batch_size, weight_decay, checkpoint):
+        batches = Batches(train_set, batch_size=batch_size, image_size=IMAGE_SIZE, seed=SEED)
+        torch.random.manual_seed(SEED)
+        network = build_model()
+        sgd = torch.optim.SGD(network.parameters(), lr, 0.9, 0, weight_decay)
+        judged_on = Batches(val_set, batch_size=50, image_size=IMAGE_SIZE)
+        epochs = []
+        if checkpoint.exists():
+            state = torch.load(checkpoint, weights_only=False)
+            epochs = state["epochs"]
+            if "model" in parts:
+                network.load_state_dict(state["model"])
+            if "optimizer" in parts:
+                sgd.load_state_dict(state["optimizer"])
+            if "batches" in parts:
+                batches.epoch = len(epochs)
+        if all_epochs:
+            yield from epochs
+        for number in range(len(epochs) + 1, EPOCHS + 1):
+            learned, judged = train_one_epoch(network, batches, sgd), evaluate(network, judged_on)
+            figures = (*learned[:2], *judged[:2], lr, 1, 1)
+            epochs.append(Epoch(number, EPOCHS, *figures, diverged=math.isnan(judged[0])))
+            state = {"epochs": epochs, "model": network.state_dict(), "optimizer": sgd.state_dict()}
+            torch.save(state, checkpoint)
+            yield epochs[-1]
 
     return answer
 
 
-def trial_with_a_loop(lr, batch_size, weight_decay):
-    batches = Batches(train_set, batch_size=batch_size, image_size=IMAGE_SIZE, seed=SEED)
-    torch.random.manual_seed(SEED)
-    network = build_model()
-    sgd = torch.optim.SGD(network.parameters(), lr, 0.9, 0, weight_decay)
-    judged_on = Batches(val_set, batch_size=50, image_size=IMAGE_SIZE)
-    for number in range(1, EPOCHS + 1):
-        learned, judged = train_one_epoch(network, batches, sgd), evaluate(network, judged_on)
-        yield Epoch(
-            number,
-            EPOCHS,
-            *learned[:2],
-            *judged[:2],
-            lr,
-            seconds=1,
-            images_per_second=1,
-            diverged=math.isnan(judged[0]),
-        )
-
-
-def trial_that_yields_the_last(lr, batch_size, weight_decay):
-    *_, last = trial()(lr, batch_size, weight_decay)
+def trial_that_yields_the_last(lr, batch_size, weight_decay, checkpoint):
+    *_, last = trial()(lr, batch_size, weight_decay, checkpoint)
     yield last
 
 
-def trial_that_yields_a_list(lr, batch_size, weight_decay):
-    yield list(trial()(lr, batch_size, weight_decay))
+def trial_that_yields_a_list(lr, batch_size, weight_decay, checkpoint):
+    yield list(trial()(lr, batch_size, weight_decay, checkpoint))
 
 
-def trial_that_yields_at_the_end(lr, batch_size, weight_decay):
-    yield from list(trial()(lr, batch_size, weight_decay))
+def trial_that_yields_at_the_end(lr, batch_size, weight_decay, checkpoint):
+    yield from list(trial()(lr, batch_size, weight_decay, checkpoint))
 
 
-def trial_that_yields_accuracies(lr, batch_size, weight_decay):
-    for epoch in trial()(lr, batch_size, weight_decay):
+def trial_that_yields_accuracies(lr, batch_size, weight_decay, checkpoint):
+    for epoch in trial()(lr, batch_size, weight_decay, checkpoint):
         yield epoch.val_accuracy
 
 
-def trial_that_yields_nothing(lr, batch_size, weight_decay):
-    for _ in trial()(lr, batch_size, weight_decay):
+def trial_that_yields_nothing(lr, batch_size, weight_decay, checkpoint):
+    for _ in trial()(lr, batch_size, weight_decay, checkpoint):
         pass
     yield from ()
 
@@ -225,33 +244,67 @@ def trial_that_yields_nothing(lr, batch_size, weight_decay):
 def trial_in_the_same_network():
     kept = []
 
-    def run(lr, batch_size, weight_decay):
+    def run(lr, batch_size, weight_decay, checkpoint):
         torch.manual_seed(SEED)
         if not kept:
             kept.append(build_model())
-        yield from trial(model=lambda: kept[0])(lr, batch_size, weight_decay)
+        yield from trial(model=lambda: kept[0])(lr, batch_size, weight_decay, checkpoint)
 
     return run
 
 
-def trial_of_two_networks(lr, batch_size, weight_decay):
+def trial_of_two_networks(lr, batch_size, weight_decay, checkpoint):
     torch.manual_seed(SEED)
     other = build_model()
-    yield from trial(weights=lambda model: other.parameters())(lr, batch_size, weight_decay)
+    yield from trial(weights=lambda model: other.parameters())(lr, batch_size, weight_decay, checkpoint)
 
 
-def trial_of_another_network(lr, batch_size, weight_decay):
+def trial_of_another_network(lr, batch_size, weight_decay, checkpoint):
     build_model()
-    yield from trial(model=lambda: shared)(lr, batch_size, weight_decay)
+    yield from trial(model=lambda: shared)(lr, batch_size, weight_decay, checkpoint)
 
 
 def from_alexnet(images):
     raise ValueError("AlexNet takes images of shape (N, 3, 227, 227)")
 
 
-def trial_of_a_global_alexnet(lr, batch_size, weight_decay):
+def trial_of_a_global_alexnet(lr, batch_size, weight_decay, checkpoint):
     from_alexnet(train_set)
     yield
+
+
+def trial_without_a_checkpoint(lr, batch_size, weight_decay):
+    yield from trial()(lr, batch_size, weight_decay, None)
+
+
+def trial_with_short_names(lr, bs, wd, checkpoint):
+    yield from trial()(lr, bs, wd, checkpoint)
+
+
+def trial_of_another_momentum(lr, batch_size, weight_decay, momentum, checkpoint):
+    yield from trial()(lr, batch_size, weight_decay, checkpoint)
+
+
+def trial_that_saves_the_weights_itself(lr, batch_size, weight_decay, checkpoint):
+    networks = []
+
+    def model():
+        networks.append(build_model())
+        return networks[0]
+
+    for epoch in trial(model=model, keep=lambda checkpoint: {})(lr, batch_size, weight_decay, checkpoint):
+        torch.save(networks[0].state_dict(), checkpoint)
+        yield epoch
+
+
+def trial_that_opens_the_file(lr, batch_size, weight_decay, checkpoint):
+    with open(checkpoint, "wb") as file:
+        yield from trial()(lr, batch_size, weight_decay, checkpoint=file)
+
+
+def trial_that_returns_where_there_is_a_file(lr, batch_size, weight_decay, checkpoint):
+    if not checkpoint.exists():
+        yield from trial()(lr, batch_size, weight_decay, checkpoint)
 
 
 def last(results):
@@ -265,6 +318,11 @@ def point(row):
 def best_by_sorting(results):
     table = results[(results.epoch == results.epoch.max()) & ~results.diverged].sort_values("val_accuracy")
     return tuple(table.iloc[-1][POINT])
+
+
+def best_of_completed(results):
+    completed = results.query("state == 'completed'").groupby(POINT, as_index=False).last()
+    return completed.nlargest(1, "val_accuracy")[POINT].iloc[0].tolist()
 
 
 def best_by_a_loop(results):
@@ -291,8 +349,13 @@ RIGHT = {
         evaluating_at_once,
         evaluating(result=lambda loss, accuracy: [loss, accuracy]),
     ],
-    "run": [trial(), trial_with_a_loop, trial(judge_on=lambda: val_set, pixels=lambda: IMAGE_SIZE)],
-    "pick_best": [best_by_sorting, best_by_a_loop, check.package_pick_best],
+    "run": [
+        trial(),
+        trial_with_a_loop(),
+        trial(keep=lambda checkpoint: {"checkpoint": str(checkpoint)}),
+        trial(judge_on=lambda: val_set, pixels=lambda: IMAGE_SIZE),
+    ],
+    "pick_best": [best_by_sorting, best_by_a_loop, best_of_completed, check.package_pick_best],
     "conclusions": [answers(), answers(a=" Learned worse", b=16.0, g="Validation")],
 }
 
@@ -410,6 +473,26 @@ WRONG = {
         (trial_that_yields_nothing, "yields nothing"),
         (trial(batch_size=lambda batch_size: 64), "ValueError"),
         (nn.Identity(), "must be a function"),
+        (trial_without_a_checkpoint, "checkpoint is not among them"),
+        (trial_with_short_names, "batch_size is not among them"),
+        (trial_of_another_momentum, "does not know its parameter momentum"),
+        (trial(keep=lambda checkpoint: {}), "Nothing is kept"),
+        (trial(keep=lambda checkpoint: {"checkpoint": None}), "Nothing is kept"),
+        (trial(keep=lambda checkpoint: {"checkpoint": "trial.pt"}), "kept in 'trial.pt'"),
+        (trial(keep=lambda checkpoint: {"checkpoint": "results/alexnet.pt"}), "kept in 'alexnet.pt'"),
+        (trial(keep=lambda checkpoint: {"checkpoint": f"{checkpoint}.pt"}), "hand checkpoint on to train as it is"),
+        (trial(keep=lambda checkpoint: {"scheduler": checkpoint}), "takes checkpoint for its scheduler"),
+        (trial(before=lambda checkpoint: checkpoint.touch()), "leave opening, writing and reading"),
+        (trial(before=lambda checkpoint: torch.save({}, checkpoint)), "leave opening, writing and reading"),
+        (trial(before=lambda checkpoint: torch.load(checkpoint)), "A new trial has no file yet"),
+        (trial_that_opens_the_file, "in your line"),
+        (trial(before=lambda checkpoint: checkpoint.unlink(missing_ok=True)), "trains that epoch again"),
+        (trial_that_saves_the_weights_itself, "trains that epoch again"),
+        (trial_that_returns_where_there_is_a_file, "yields the epochs []"),
+        (trial_with_a_loop(all_epochs=False), "yields the epochs [2]"),
+        (trial_with_a_loop(parts=("optimizer", "batches")), "the weights, the optimizer's momentum"),
+        (trial_with_a_loop(parts=("model", "batches")), "the weights, the optimizer's momentum"),
+        (trial_with_a_loop(parts=("model", "optimizer")), "the order of the images must go on"),
     ],
     "pick_best": [
         (lambda results: point(last(results[~results.diverged]).nlargest(1, "test_accuracy").iloc[0]), "test accuracy"),
@@ -420,6 +503,14 @@ WRONG = {
                 results[~results.groupby(POINT).diverged.transform("any")].nlargest(1, "val_accuracy").iloc[0]
             ),
             "best epoch of any trial",
+        ),
+        (
+            lambda results: point(results[results.state == "completed"].nlargest(1, "val_accuracy").iloc[0]),
+            "best epoch of any trial",
+        ),
+        (
+            lambda results: point(last(results[results.state == "diverged"]).nlargest(1, "val_accuracy").iloc[0]),
+            "diverged is still among them",
         ),
         (lambda results: point(last(results).nlargest(1, "val_accuracy").iloc[0]), "diverged is still among them"),
         (lambda results: point(results.loc[results.val_accuracy.idxmax()]), "diverged is still among them"),
@@ -481,17 +572,29 @@ def test_the_names_of_the_notebook_are_put_back(answer):
 
 def test_names_that_the_notebook_does_not_have_yet_are_taken_away_again():
     names = {}
-    exec("def run(lr, batch_size, weight_decay):\n    yield from build_model()", names)
+    exec("def run(lr, batch_size, weight_decay, checkpoint):\n    yield from build_model()", names)
     before = set(names)
     assert check.run(names["run"]).status == "wrong"
     assert set(names) == before
 
 
-def test_the_packages_run_goes_on_where_the_students_is_not_right_yet():
+def test_the_packages_run_goes_on_where_the_students_is_not_right_yet(tmp_path):
     bench = check._Bench()
-    epochs = list(check.package_run(bench.names | {"SEED": 0}, lr=0.05, batch_size=4, weight_decay=0.0))
+    run = partial(check.package_run, bench.names | {"SEED": 0})
+    point = {"lr": 0.05, "batch_size": 4, "weight_decay": 0.0, "checkpoint": tmp_path / "trial.pt"}
+    epochs = list(run(**point))
     assert [epoch.number for epoch in epochs] == [1, 2]
     assert {len(one.values) for one in bench.passes if one.is_training} == {4}
+    bench.start()
+    assert list(run(**point)) == epochs
+    assert bench.trained() == []
+
+
+@pytest.mark.parametrize("name", ["trial.pt", "results/trial.pt"])
+def test_files_of_an_answer_do_not_stay_in_the_students_folder(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    assert check.run(trial(keep=lambda checkpoint: {"checkpoint": name})).status == "wrong"
+    assert Path.cwd() == tmp_path and list(tmp_path.iterdir()) == []
 
 
 def test_the_right_choice_differs_from_every_tempting_one():

@@ -2,10 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 from functools import partial
-from inspect import unwrap
+from inspect import Parameter, signature, unwrap
 from numbers import Real
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import pandas as pd
@@ -28,7 +30,7 @@ POINT = ["lr", "batch_size", "weight_decay"]
 # The package's own answers, for a notebook that goes on while the student's are not right yet.
 
 
-def package_run(names: dict, lr: float, batch_size: int, weight_decay: float) -> Iterator[Epoch]:
+def package_run(names: dict, lr: float, batch_size: int, weight_decay: float, checkpoint: Path) -> Iterator[Epoch]:
     """The exercise's `run`, with the names of a notebook: `partial(package_run, globals())`."""
     torch.manual_seed(names["SEED"])
     model = names["build_model"]()
@@ -36,14 +38,14 @@ def package_run(names: dict, lr: float, batch_size: int, weight_decay: float) ->
     train_batches = Batches(names["train_set"], batch_size, image_size=size, seed=names["SEED"])
     val_batches = Batches(val_set, min(100, len(val_set)), image_size=size)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=weight_decay, fused=True)
-    yield from train(model, train_batches, val_batches, optimizer, names["EPOCHS"])
+    yield from train(model, train_batches, val_batches, optimizer, names["EPOCHS"], checkpoint=checkpoint)
 
 
 def package_pick_best(results: pd.DataFrame) -> tuple[float, int, float]:
     """The exercise's `pick_best`."""
     last = results.groupby(POINT).tail(1)
-    last = last[~last["diverged"]]
-    return _point(last.loc[last["val_accuracy"].idxmax()])
+    completed = last[last["state"] == "completed"]
+    return _point(completed.loc[completed["val_accuracy"].idxmax()])
 
 
 # The two loops.
@@ -408,45 +410,95 @@ class _Bench:
 
 @exercise
 def run(answer: Callable) -> None:
-    """run(lr, batch_size, weight_decay) trains a new network and yields its Epochs.
+    """run(lr, batch_size, weight_decay, checkpoint) trains a new network and yields its Epochs.
 
-    It is tried with small stand-ins for the notebook's train_set, val_set, build_model, EPOCHS, IMAGE_SIZE and SEED.
+    It is tried with small stand-ins for the notebook's train_set, val_set, build_model, EPOCHS, IMAGE_SIZE and SEED, in
+    an empty folder. A trial is also stopped after an epoch and started again.
     """
     names = getattr(unwrap(answer), "__globals__", None)
     if names is None:
-        raise Wrong("run must be a function: def run(lr, batch_size, weight_decay)")
+        raise Wrong("run must be a function: def run(lr, batch_size, weight_decay, checkpoint)")
+    _check_parameters(answer)
     bench = _Bench()
-    first = []  # of each trial: the first weights, and the order of the images
-    for chance, seed, point in ((1, 11, (0.05, 4, 0.01)), (2, 11, (0.01, 8, 0.002)), (3, 12, (0.05, 4, 0.01))):
-        torch.manual_seed(chance)
-        bench.start()
-        hook = register_optimizer_step_pre_hook(bench.step)
-        try:
-            with _replaced(names, bench.names | {"SEED": seed}):
-                _try_run(answer, bench, point)
-        except NotImplementedError:
-            raise
-        except (RuntimeError, ValueError):
-            if not bench.models and "build_model" not in unwrap(answer).__code__.co_names:
-                raise Wrong(SHARED) from None  # the other network cannot take the stand-ins' images
-            raise
-        finally:
-            hook.remove()
-        first.append((bench.first_weights, bench.trained()))
-    (weights, order), (same_weights, same_order), (other_weights, other_order) = first
-    if not torch.equal(weights, same_weights):
-        raise Wrong(
-            "The networks of two trials start from different weights, so luck is compared too: call "
-            "torch.manual_seed(SEED) before build_model()."
-        )
-    if torch.equal(weights, other_weights):
-        raise Wrong("Another SEED gives the same first weights: is a fixed number written in its place?")
-    if order[:NUM_TRAIN] == order[NUM_TRAIN:]:
-        raise Wrong("The training images come in the same order in every epoch: Batches shuffles where it has a seed.")
-    if order != same_order:
-        raise Wrong("Two trials see the training images in different orders: give Batches seed=SEED.")
-    if order == other_order:
-        raise Wrong("Another SEED gives the same order of the images: give Batches seed=SEED.")
+    trials = []  # of each: the first weights, the order of the images, and the epochs
+    with TemporaryDirectory() as folder, chdir(folder):  # a file of a fixed name is not to stay with the notebook
+        for chance, seed, point in ((1, 11, (0.05, 4, 0.01)), (2, 11, (0.01, 8, 0.002)), (3, 12, (0.05, 4, 0.01))):
+            torch.manual_seed(chance)
+            bench.start()
+            checkpoint = Path(folder, f"trial-{chance}.pt")
+            with _replaced(names, bench.names | {"SEED": seed}), _in_words(answer, bench, checkpoint):
+                epochs = _try_run(answer, bench, point, checkpoint)
+            trials.append((bench.first_weights, bench.trained(), epochs))
+        (weights, order, epochs), (same_weights, same_order, _), (other_weights, other_order, _) = trials
+        if not torch.equal(weights, same_weights):
+            raise Wrong(
+                "The networks of two trials start from different weights, so luck is compared too: call "
+                "torch.manual_seed(SEED) before build_model()."
+            )
+        if torch.equal(weights, other_weights):
+            raise Wrong("Another SEED gives the same first weights: is a fixed number written in its place?")
+        if order[:NUM_TRAIN] == order[NUM_TRAIN:]:
+            raise Wrong(
+                "The training images come in the same order in every epoch: Batches shuffles where it has a seed."
+            )
+        if order != same_order:
+            raise Wrong("Two trials see the training images in different orders: give Batches seed=SEED.")
+        if order == other_order:
+            raise Wrong("Another SEED gives the same order of the images: give Batches seed=SEED.")
+        torch.manual_seed(4)
+        checkpoint = Path(folder, "stopped.pt")
+        with _replaced(names, bench.names | {"SEED": 11}), _in_words(answer, bench, checkpoint):
+            _try_to_go_on(answer, bench, (0.05, 4, 0.01), checkpoint, order, epochs)
+
+
+def _check_parameters(answer: Callable) -> None:
+    """The search calls `run` by the names of its parameters."""
+    parameters = signature(answer).parameters.values()
+    given = [parameter.name for parameter in parameters]
+    for name in (*POINT, "checkpoint"):
+        if name not in given:
+            raise Wrong(
+                f"Its parameters are ({', '.join(given)}), and {name} is not among them. The search calls it by these "
+                "names: def run(lr, batch_size, weight_decay, checkpoint)"
+            )
+    for parameter in parameters:
+        if parameter.name not in (*POINT, "checkpoint") and parameter.default is Parameter.empty:
+            raise Wrong(
+                f"The search does not know its parameter {parameter.name}: def run(lr, batch_size, weight_decay, "
+                "checkpoint)"
+            )
+
+
+@contextmanager
+def _in_words(answer: Callable, bench: _Bench, checkpoint: Path) -> Iterator[None]:
+    """Record the steps of optimizers, and put into words what an error of a trial says to a beginner in no way."""
+    hook = register_optimizer_step_pre_hook(bench.step)
+    try:
+        yield
+    except NotImplementedError:
+        raise
+    except AttributeError as error:
+        if isinstance(error.obj, Path | str) and error.name == "step":
+            raise Wrong("train takes checkpoint for its scheduler: give the argument by its name.") from None
+        raise
+    except FileNotFoundError as error:
+        if str(error.filename) == str(checkpoint):
+            raise Wrong(
+                "A new trial has no file yet at the path checkpoint, but it is opened: hand the path on to train, "
+                "which reads the file where there is one."
+            ) from None
+        raise
+    except (RuntimeError, ValueError) as error:
+        if "is damaged" in str(error):
+            raise Wrong(
+                "Something else is in the file at the path checkpoint when train reads it: leave opening, writing and "
+                "reading that file to train."
+            ) from None
+        if not bench.models and "build_model" not in unwrap(answer).__code__.co_names:
+            raise Wrong(SHARED) from None  # the other network cannot take the stand-ins' images
+        raise
+    finally:
+        hook.remove()
 
 
 SHARED = (
@@ -455,9 +507,14 @@ SHARED = (
 )
 
 
-def _try_run(answer: Callable, bench: _Bench, point: tuple[float, int, float]) -> None:
+def _start(answer: Callable, point: tuple[float, int, float], checkpoint: Path) -> object:
+    return answer(**dict(zip(POINT, point, strict=True)), checkpoint=checkpoint)
+
+
+def _try_run(answer: Callable, bench: _Bench, point: tuple[float, int, float], checkpoint: Path) -> list[Epoch]:
+    """Run a trial to its end, and return its epochs."""
     lr, batch_size, weight_decay = point
-    epochs = answer(lr, batch_size, weight_decay)
+    epochs = _start(answer, point, checkpoint)
     if epochs is None:
         raise Wrong("It returns None: yield each Epoch, as train does.")
     if isinstance(epochs, Epoch):
@@ -487,7 +544,10 @@ def _try_run(answer: Callable, bench: _Bench, point: tuple[float, int, float]) -
     if any(one.of_validation for one in training):
         raise Wrong("The network is trained on validation images: the first batches that train gets are learned from.")
     if not training:
-        raise Wrong("The network that build_model() made is never trained: is it another one that train gets?")
+        raise Wrong(
+            "The network that build_model() made is never trained: is it another one that train gets, or is there an "
+            "old file that it goes on from?"
+        )
     _check_optimizer(bench, lr, weight_decay)
     largest = max(len(one.values) for one in training)
     if largest != batch_size:
@@ -511,6 +571,47 @@ def _try_run(answer: Callable, bench: _Bench, point: tuple[float, int, float]) -
         raise Wrong("All epochs are trained before the first is yielded: yield each as soon as it ends.")
     if [epoch.number for epoch in collected] != list(range(1, EPOCHS + 1)):
         raise Wrong(f"The epochs' numbers are {[epoch.number for epoch in collected]}: they count from 1.")
+    if not checkpoint.exists():
+        others = sorted(file.name for file in checkpoint.parent.rglob("*") if file.is_file())
+        if others:
+            raise Wrong(
+                f"The state of the trial is kept in {others[0]!r}, not in the file that checkpoint names. A name of "
+                "your own is soon the same for two trials: hand checkpoint on to train as it is."
+            )
+        raise Wrong(
+            "Nothing is kept in the file that checkpoint names, so a trial that is stopped is lost: hand checkpoint on "
+            "to train."
+        )
+    return collected
+
+
+def _try_to_go_on(
+    answer: Callable,
+    bench: _Bench,
+    point: tuple[float, int, float],
+    checkpoint: Path,
+    order: list[float],
+    epochs: list[Epoch],
+) -> None:
+    """Stop a trial after an epoch, start it again, and compare it with one that ran through: its images and epochs."""
+    next(_start(answer, point, checkpoint))
+    bench.start()
+    collected = list(_start(answer, point, checkpoint))
+    if len(bench.trained()) == EPOCHS * NUM_TRAIN:
+        raise Wrong(
+            "A trial that was stopped after an epoch, and is started again with the same checkpoint, trains that epoch "
+            "again: hand checkpoint on to train, and leave the file as train has written it."
+        )
+    if [epoch.number for epoch in collected] != list(range(1, EPOCHS + 1)):
+        raise Wrong(
+            "A trial that was stopped after epoch 1, and is started again with the same checkpoint, yields the epochs "
+            f"{[epoch.number for epoch in collected]}: all are asked for, first those that were made before."
+        )
+    if bench.trained() != order[NUM_TRAIN:] or not _close(collected[-1].val_loss, epochs[-1].val_loss):
+        raise Wrong(
+            "A trial that is stopped and started again ends otherwise than one that runs through: the weights, the "
+            "optimizer's momentum and the order of the images must go on as they were, which train sees to."
+        )
 
 
 def _check_optimizer(bench: _Bench, lr: float, weight_decay: float) -> None:
@@ -564,7 +665,9 @@ def _trials(*trials: tuple) -> pd.DataFrame:
     """A table of (point, then a tuple an epoch: training, validation and test accuracy, diverged)."""
     rows = [(*point, number, *epoch) for point, *epochs in trials for number, epoch in enumerate(epochs, start=1)]
     columns = [*POINT, "epoch", "train_accuracy", "val_accuracy", "test_accuracy", "diverged"]
-    return pd.DataFrame(rows, columns=columns)
+    table = pd.DataFrame(rows, columns=columns)
+    has_diverged = table.groupby(POINT)["diverged"].transform("any")
+    return table.assign(state=has_diverged.map({True: "diverged", False: "completed"}))
 
 
 NOT_A_NUMBER = float("nan")
@@ -642,9 +745,10 @@ def pick_best(answer: Callable) -> None:
         return results[~results.groupby(POINT)["diverged"].transform("any")]
 
     earlier = "It takes the best epoch of any trial: what counts is what a trial ends with, its last epoch."
-    still_in = "A trial that diverged is still among them: the column diverged says which."
+    still_in = "A trial that diverged is still among them: the column state says which."
     forgotten = (
-        "A trial that diverged is still among them: only its last row is marked, and its earlier epochs must go too."
+        "A trial that diverged is still among them: the column diverged marks only its last row, and its earlier "
+        "epochs must go too."
     )
     on_test = "It chooses on the test accuracy. Then the test images are not fresh any more: what is left to report?"
     mistakes = {
