@@ -49,8 +49,8 @@ def main() -> None:
                 device=None,
             )
             search = Exercise(setting, Images("shapes", train_set, val_set, data.test), plan).grid
-            rows = search.forecast(workers)
-            forecast = rows["trials"] @ rows["seconds"] / workers
+            search.forecast(workers)
+            forecast = search._forecasts[workers]
             start = time.perf_counter()
             search.run(workers)
             actual = time.perf_counter() - start

@@ -21,16 +21,18 @@ class Progress:
         num_ended: that need not be run any more.
         table: gives the state of all points, for a notebook.
         here: whether trials run in this process, one at a time: then there is a bar for the batches of the trial.
+        epochs: of a trial, as far as is known before the first one ends.
     """
 
-    def __init__(self, num_points: int, num_ended: int, table: Callable[[], pd.DataFrame], here: bool):
+    def __init__(self, num_points: int, num_ended: int, table: Callable[[], pd.DataFrame], here: bool, epochs: int = 1):
         self.table = table
+        self.epochs = epochs
         self.handle = _notebook_handle()
         # Without a notebook, bars are for a terminal alone (None): in a file they would be a line an update.
         off = num_ended == num_points or (None if self.handle is None else False)
         self.grid = tqdm(total=num_points, initial=num_ended, desc="grid", bar_format=_BAR, disable=off)
         self.trial = tqdm(total=1, desc="trial", bar_format=_BAR, leave=False, disable=off) if here else None
-        self.running = {}  # the share that is done of each running trial
+        self.running = {}  # how many epochs each running trial has made
         self._stack = ExitStack()
 
     def __enter__(self) -> "Progress":
@@ -45,18 +47,19 @@ class Progress:
         self._stack.close()
 
     def start(self, name: str) -> None:
-        self.running[name] = (0, 1)  # epochs done, epochs in all
+        self.running[name] = 0
         if self.trial is not None:
             self.trial.reset(total=1)
+            self.trial.set_postfix_str("", refresh=False)
             self.trial.set_description_str(name)
         self._show_table()
 
     def epoch(self, name: str, epoch: Epoch) -> None:
-        self.running[name] = (epoch.number, epoch.epochs)
+        self.running[name], self.epochs = epoch.number, epoch.epochs
         words = f"epoch {epoch.number} of {epoch.epochs}, validation {epoch.val_accuracy:.1%}"
         if self.trial is not None:
             self.trial.set_postfix_str(words, refresh=False)
-            self._fill(self.trial, epoch.number / epoch.epochs)
+            self._fill(self.trial, epoch.number / self.epochs)
         else:
             self.grid.set_postfix_str(f"{name}: {words}")
         self._show_table()
@@ -78,8 +81,8 @@ class Progress:
     def _batch(self, batches: Batches, number: int) -> bool:
         is_training = batches.seed is not None  # validation batches are not shuffled
         if self.running and is_training:
-            done, epochs = next(iter(self.running.values()))
-            self._fill(self.trial, (done + number / len(batches)) / epochs)
+            done = next(iter(self.running.values()))
+            self._fill(self.trial, (done + number / len(batches)) / self.epochs)
         return True
 
     @staticmethod

@@ -3,6 +3,7 @@
 import gc
 import math
 import os
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -70,6 +71,7 @@ class GridSearch:
         self.checkpoints = Path(checkpoints or beside)
         self.store = TrialStore(storage, name or "grid", self.points, settings or {})
         self._costs = {}
+        self._said = _Said()
         self._forecasts = {}  # in seconds, by the number of workers
 
     # Before
@@ -178,7 +180,8 @@ class GridSearch:
         with self.store.launch(retry_failed) as notes:
             states = self.store.states()
             num_ended = sum(state in ENDED for state in states)
-            with Progress(len(self.points), num_ended, self.store.overview, here=workers == 1) as progress:
+            epochs = next((cost.epochs for cost in self._costs.values()), self.store.settings.get("epochs", 1))
+            with Progress(len(states), num_ended, self.store.overview, workers == 1, epochs) as progress:
                 for note in notes:
                     progress.say(note)
                 if num_ended:
@@ -281,10 +284,11 @@ class GridSearch:
             progress.drop(attempt.name, "another machine has taken it over")
             return False
         progress.epoch(attempt.name, epoch)
-        for advice in diagnose(attempt.history, self.num_classes, busy):
-            symptom = advice.translate(_NO_NUMBERS)
-            if symptom not in attempt.said:
-                attempt.said.add(symptom)
+        for advice in diagnose(attempt.history, self.num_classes):
+            if attempt.said.is_new(advice):
+                progress.say(f"  {attempt.name}, epoch {epoch.number}: {advice}")
+        for advice in diagnose([], None, busy):  # of the device: what holds for one trial holds for the next
+            if self._said.is_new(advice):
                 progress.say(f"  {attempt.name}, epoch {epoch.number}: {advice}")
         if prune and epoch.number < epoch.epochs and not epoch.diverged and self.store.should_prune(attempt.trial):
             self.store.prune(attempt.trial)
@@ -333,8 +337,17 @@ class GridSearch:
         return self.checkpoints / ("-".join(f"{name}={value:g}" for name, value in point.items()) + ".pt")
 
 
-# All that numbers are written with, such as 1e-05.
-_NO_NUMBERS = str.maketrans("", "", "0123456789.%-e")
+class _Said:
+    """What the doctor has said: a symptom is told once, though its numbers change from epoch to epoch."""
+
+    def __init__(self):
+        self.symptoms = set()
+
+    def is_new(self, advice: str) -> bool:
+        symptom = re.sub(r"[\d.e%-]+", "", advice)
+        is_new = symptom not in self.symptoms
+        self.symptoms.add(symptom)
+        return is_new
 
 
 class _Attempt:
@@ -344,7 +357,7 @@ class _Attempt:
         self.trial = trial
         self.name = _words(trial.point)
         self.history = []  # its epochs so far
-        self.said = set()  # what the doctor has said of it, without the numbers
+        self.said = _Said()
 
 
 def status(storage: str | os.PathLike, name: str = "grid") -> str:

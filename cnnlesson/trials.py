@@ -399,7 +399,7 @@ class TrialStore:
                 words["epoch"] = f"{last['number']} of {last['epochs']}"
                 words["training"] = f"{last['train_accuracy']:.1%}"
                 words["validation"] = f"{last['val_accuracy']:.1%}"
-            rows.append(point | words)
+            rows.append({name: f"{value:g}" for name, value in point.items()} | words)
         return pd.DataFrame(rows)
 
     def _current(self) -> list[FrozenTrial | None]:
