@@ -322,6 +322,8 @@ def test_a_forecast_is_near_the_actual_time_and_trains_nothing(storage, capsys):
     search.run()
     said = capsys.readouterr().out
     assert "forecast 4 seconds, actual" in said
+    assert search.forecast().empty
+    assert search.fit_into(minutes=1) == {}
 
 
 def test_status_from_elsewhere(storage):
