@@ -357,6 +357,10 @@ def test_a_storage_that_cannot_be_used_is_one_line(tmp_path):
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(OSError, match=r"the folder .*taken cannot be made .*: name another one"):
         GridSearch(run, ONE, tmp_path / "taken" / "grid.journal").run()
+    with pytest.raises(
+        OSError, match=r"the journal .* cannot be written \(Is a directory\): free some room .* or name"
+    ):
+        GridSearch(run, ONE, tmp_path).run()
     (tmp_path / "notes.txt").write_text("my notes\nof today")
     with pytest.raises(ValueError, match=r"notes.txt is not a journal of trials: name another file"):
         GridSearch(run, ONE, tmp_path / "notes.txt").run()

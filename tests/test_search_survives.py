@@ -142,3 +142,13 @@ def test_of_two_machines_on_one_database_one_dies(search, undisturbed, tmp_path)
     assert set(completed_points(search).values()) == {1}
     assert len(completed_points(search)) == 18
     pd.testing.assert_frame_equal(search.results(), undisturbed)
+
+
+@needs_database
+def test_a_database_that_cannot_be_written_is_one_line():
+    read_only = f"{DATABASE}?options=-c%20default_transaction_read_only%3Don"
+    with pytest.raises(ConnectionError) as refused:
+        GridSearch(slow_run, GRID, read_only, name=f"test-{uuid.uuid4()}").run()
+    assert "cannot be used (cannot execute" in str(refused.value)
+    assert "read-only transaction): check its address" in str(refused.value)
+    assert "\n" not in str(refused.value)
