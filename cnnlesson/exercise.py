@@ -17,7 +17,7 @@ from cnnlesson.machine import describe
 from cnnlesson.models import AlexNet, resnet18
 from cnnlesson.plots import grid_text, weight_decay_text
 from cnnlesson.reference import circumstances, images_digest
-from cnnlesson.results import best_point, last_epochs
+from cnnlesson.results import at_point, best_point, last_epochs
 from cnnlesson.search import GridSearch
 from cnnlesson.training import Epoch, evaluate, train
 from cnnlesson.whole_file import make_folder
@@ -221,9 +221,8 @@ def _choose(exercises: Mapping[str, Exercise], results: Mapping[str, pd.DataFram
     for name, table in results.items():
         point = best_point(table)
         if point is not None:
-            last = last_epochs(table)
-            at_point = (last[list(point)] == pd.Series(point)).all(axis=1)
-            candidates.append((last[at_point]["val_accuracy"].mean(), name, point))
+            accuracy = at_point(last_epochs(table), point)["val_accuracy"].mean()  # over the seeds
+            candidates.append((accuracy, name, point))
     if not candidates:
         return None
     val_accuracy, name, point = max(candidates, key=lambda candidate: candidate[0])

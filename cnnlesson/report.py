@@ -21,7 +21,7 @@ from mistune.plugins.table import table_in_quote as tables_in_quotes
 
 from cnnlesson.plots import outcomes, plot_grid, plot_trials, plot_weight_decay, trial_curves
 from cnnlesson.reference import files as measured_files
-from cnnlesson.results import best_point, grid_names, last_epochs
+from cnnlesson.results import at_point, best_point, count, grid_names, last_epochs
 from cnnlesson.whole_file import make_folder, whole_file
 
 AXES = ["lr", "batch_size"]  # of a heat map
@@ -118,7 +118,7 @@ def write(
         *_choice(chosen),
         *_conclusions(conclusions),
         *_circumstances(about),
-        f"All epochs of all trials are in results.csv: {_count(sum(map(len, results.values())), 'row')}.",
+        f"All epochs of all trials are in results.csv: {count(sum(map(len, results.values())), 'row')}.",
     ]
     pictures = {f"{block.name}.png": block for block in blocks if isinstance(block, Picture)}
     images = {name: _png(picture.figure) for name, picture in pictures.items()}
@@ -190,7 +190,7 @@ def compare_text(results: pd.DataFrame, reference: pd.DataFrame) -> str:
     num_close = (sizes <= CLOSE + 1e-9).sum()  # 0.55 - 0.5 is a little more than 0.05
     furthest = both.loc[sizes.idxmax()]
     return (
-        f"{lines}\n{num_close} of {_count(len(both), 'point')} with a number in both are within {100 * CLOSE:g} "
+        f"{lines}\n{num_close} of {count(len(both), 'point')} with a number in both are within {100 * CLOSE:g} "
         "percentage points\n"
         f"the largest difference is {100 * furthest['difference']:+.1f}, at {_point(furthest[names])}"
     )
@@ -209,8 +209,8 @@ def _introduction(results: Mapping[str, pd.DataFrame], num_classes: int) -> str:
     searches = []
     for model, table in results.items():
         epochs = table["epochs"].max()  # not a number where all trials failed at once
-        length = "" if pd.isna(epochs) else f" of {_count(int(epochs), 'epoch')}"
-        searches.append(f"{_plain(model)}: {_count(len(last_epochs(table)), 'trial')}{length}")
+        length = "" if pd.isna(epochs) else f" of {count(int(epochs), 'epoch')}"
+        searches.append(f"{_plain(model)}: {count(len(last_epochs(table)), 'trial')}{length}")
     return (
         f"{'; '.join(searches)}. Accuracy is the share of images whose class is named rightly; guessing among "
         f"{num_classes:,} classes gives {1 / num_classes:.1%}. Hyper-parameters are chosen on validation images, which "
@@ -284,7 +284,7 @@ def _weight_decay(prefix: str, model: str, results: pd.DataFrame) -> Iterator[st
         return
     best = best_point(with_several) or with_several.iloc[0]
     point = {name: best[name] for name in names}
-    last = last_epochs(_at(with_several, point))
+    last = last_epochs(at_point(with_several, point))
     train = outcomes(last, ["weight_decay"], "train_accuracy")
     validation = outcomes(last, ["weight_decay"], "val_accuracy")
     gap = (100 * (train["mean"] - validation["mean"])).map("{:+.1f}".format, na_action="ignore").fillna("")
@@ -329,7 +329,7 @@ def _side_by_side(results: Mapping[str, pd.DataFrame]) -> Iterator[str]:
         best = best_point(table)
         words = ["no trial completed", "", ""]
         if best is not None:
-            at_best = last_epochs(_at(table, best))
+            at_best = last_epochs(at_point(table, best))
             words = [
                 _point(best),
                 *(
@@ -356,7 +356,7 @@ def _choice(chosen: Chosen | None) -> Iterator[str]:
         f"accuracy is {chosen.val_accuracy:.1%}."
     )
     yield (
-        f"Its **test accuracy is {share:.1%}**, on {_count(chosen.num_test_images, 'image')} that nothing was chosen "
+        f"Its **test accuracy is {share:.1%}**, on {count(chosen.num_test_images, 'image')} that nothing was chosen "
         f"on. With so many images, 95 of 100 such figures are less than {100 * margin:.1f} percentage points from what "
         "all images of the kind would give."
     )
@@ -387,11 +387,6 @@ def _point_names(results: pd.DataFrame) -> list[str]:
     return [name for name in grid_names(results) if name != "seed"]
 
 
-def _at(results: pd.DataFrame, point: Mapping[str, float]) -> pd.DataFrame:
-    """The rows of one point."""
-    return results[(results[list(point)] == pd.Series(point)).all(axis=1)]
-
-
 def _in_words(name: str) -> str:
     return WORDS.get(name, name.replace("_", " "))
 
@@ -402,10 +397,6 @@ def _point(point: Mapping[str, float]) -> str:
 
 def _and(words: Sequence[str]) -> str:
     return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def _capital(words: str) -> str:

@@ -1,5 +1,7 @@
 """What the table of a search's results says: a row a trial and epoch, as `cnnlesson.search.GridSearch.run` gives it."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from cnnlesson.training import Epoch
@@ -21,6 +23,11 @@ def last_epochs(results: pd.DataFrame) -> pd.DataFrame:
     return results.groupby(grid_names(results), sort=False).tail(1)
 
 
+def at_point(results: pd.DataFrame, point: Mapping[str, float]) -> pd.DataFrame:
+    """The rows of one point; a name that `point` lacks, such as the seed, may have any value."""
+    return results[(results[list(point)] == pd.Series(point)).all(axis=1)]
+
+
 def best_point(results: pd.DataFrame) -> dict | None:
     """The point whose trial completed with the highest validation accuracy, or None where none completed.
 
@@ -35,3 +42,8 @@ def best_point(results: pd.DataFrame) -> dict | None:
         return None
     best = means.iloc[[means["val_accuracy"].idxmax()]]
     return best[names].to_dict("records")[0]
+
+
+def count(number: int, noun: str) -> str:
+    """Such as "1 trial" and "9 trials"."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

@@ -19,7 +19,7 @@ from cnnlesson.checkpoint import CheckpointError
 from cnnlesson.doctor import diagnose
 from cnnlesson.forecast import Cost, measure
 from cnnlesson.progress import Progress
-from cnnlesson.results import best_point
+from cnnlesson.results import best_point, count
 from cnnlesson.training import Epoch
 from cnnlesson.trial_run import TrialError, epochs_of
 from cnnlesson.trials import ENDED, TakenOverError, Trial, TrialStore, saved_points
@@ -96,7 +96,7 @@ class GridSearch:
             seconds += [cost.seconds] * len(points)
             memory = math.nan if cost.peak_bytes is None else cost.peak_bytes / 1e9
             rows.append({**dict(kind), "trials": len(points), "seconds": cost.seconds, "memory_gb": memory})
-            trials = f"{_count(len(points), 'trial')} of {_duration(cost.seconds)}"
+            trials = f"{count(len(points), 'trial')} of {_duration(cost.seconds)}"
             size = "memory unknown" if math.isnan(memory) else f"{memory:.1f} GB"
             print(f"{_words(dict(kind)) or 'each'}: {trials}, {size}")
         if not rows:
@@ -105,7 +105,7 @@ class GridSearch:
         self._forecasts[workers] = _makespan(seconds, workers)
         several = ", ".join(f"{_duration(_makespan(seconds, workers * machines))} on {machines}" for machines in (2, 3))
         print(
-            f"together: {_duration(self._forecasts[workers])} with {_count(workers, 'worker')} on this machine; "
+            f"together: {_duration(self._forecasts[workers])} with {count(workers, 'worker')} on this machine; "
             f"on several such machines {several}"
         )
         if not torch.cuda.is_available():
@@ -129,8 +129,8 @@ class GridSearch:
         most = max(0, math.floor(available / seconds_an_epoch))
         images = min(1.0, max(0.0, available / (epochs * seconds_an_epoch)))
         print(
-            f"into {minutes:g} minutes fit {_count(len(costs), 'trial')} of {_count(most, 'epoch')} with all images, "
-            f"or of {_count(epochs, 'epoch')} with {images:.0%} of the images"
+            f"into {minutes:g} minutes fit {count(len(costs), 'trial')} of {count(most, 'epoch')} with all images, "
+            f"or of {count(epochs, 'epoch')} with {images:.0%} of the images"
         )
         return {"epochs": most, "images": images}
 
@@ -196,7 +196,7 @@ class GridSearch:
             print(f"forecast {_duration(forecast)}, actual {_duration(time.perf_counter() - start)}")
         failed = sum(state == "failed" for state in self.store.states())
         if failed:
-            print(f"{_count(failed, 'trial')} failed: see the column reason; run(retry_failed=True) runs them again")
+            print(f"{count(failed, 'trial')} failed: see the column reason; run(retry_failed=True) runs them again")
         return results
 
     def _run_here(self, progress: Progress, prune: bool) -> None:
@@ -373,7 +373,7 @@ def status(storage: str | os.PathLike, name: str = "grid") -> str:
     words = ", ".join(f"{counts[state]} {state}" for state in states)
     if store.is_launched() is False:
         words += "; no process runs it now"
-    return f"{_count(len(store.points), 'point')}: {words}\n{store.overview().to_string(index=False)}"
+    return f"{count(len(store.points), 'point')}: {words}\n{store.overview().to_string(index=False)}"
 
 
 def _start_workers(run: Callable, workers: int) -> list[Worker]:
@@ -423,10 +423,6 @@ def _makespan(seconds: Sequence[float], workers: int) -> float:
 
 def _words(point: Mapping[str, float]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in point.items())
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _duration(seconds: float) -> str:
