@@ -105,7 +105,7 @@ def _work(connection: Connection, run: bytes, number: int, threads: int) -> None
     else:
         torch.set_num_threads(threads)
         reuse_freed_memory()
-    run = cloudpickle.loads(run)
+    run = _unpack(run)
     while True:
         order, point, checkpoint = connection.recv()
         try:
@@ -119,6 +119,18 @@ def _work(connection: Connection, run: bytes, number: int, threads: int) -> None
             connection.send(("failed", str(error)))
         except CheckpointError as error:
             connection.send(("full", str(error)))
+
+
+def _unpack(run: bytes) -> Callable:
+    try:
+        return cloudpickle.loads(run)
+    except Exception as error:
+        reason = one_line(error)
+
+        def refuse(**point) -> None:
+            raise RuntimeError(f"run cannot be taken up in another process ({reason}): call it with workers=1")
+
+        return refuse
 
 
 def _end_with_launcher() -> None:

@@ -378,6 +378,24 @@ def test_a_storage_that_cannot_be_used_is_one_line(tmp_path):
     assert "\n" not in str(refused.value)
 
 
+class Unloadable:
+    """Can be packed, but not unpacked, as what uses a file that only the first process has."""
+
+    def __call__(self, **point):
+        yield
+
+    def __reduce__(self):
+        return open, ("nothing/there",)
+
+
+def test_a_run_that_workers_cannot_take_up_has_failed(storage):
+    results = GridSearch(Unloadable(), ONE, storage).run(workers=2)
+    assert states(results) == ["failed"]
+    assert results["reason"].iloc[0].startswith(
+        "RuntimeError: run cannot be taken up in another process (FileNotFoundError: "
+    )
+
+
 def test_a_run_that_cannot_be_sent_to_workers_is_one_line(storage):
     lock = threading.Lock()
 
