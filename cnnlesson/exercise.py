@@ -185,7 +185,11 @@ def run_exercise(settings: Sequence[Setting], images: Images, plan: Plan, conclu
         _print(name, results[name], num_classes)
     chosen = _choose(exercises, results)
     made = {"command": command, "data": images.name, "training images": len(images.train)}
-    made |= {"validation images": len(images.val), "images_sha256": images_digest(images.train, images.val)}
+    made |= {
+        "validation images": len(images.val),
+        "classes": num_classes,
+        "images_sha256": images_digest(images.train, images.val),
+    }
     for setting in settings:
         made[f"settings of {setting.model}"] = ", ".join(f"{name} {value}" for name, value in asdict(setting).items())
     page = report.write(

@@ -60,3 +60,14 @@ def test_the_digest_of_images_follows_pixels_and_labels(image_set):
     labels = image_set.labels.clone()
     labels[0] = 1
     assert digest != reference.images_digest(ImageSet(image_set.images, labels, image_set.classes))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in reference.FOLDER.glob("*.csv")))
+def test_what_ships_is_whole_and_says_how_it_was_made(name):
+    made = reference.load(name).made
+    assert made["command"].startswith("python -m cnnlesson ")
+    assert len(made["images_sha256"]) == 64
+    assert made["seeds"] and made["data"]
+    for record in made.get("networks", {"": made}).values():
+        assert len(record["commit"]) == 40  # and no -dirty
+        assert record["torch"] and record["processor"] and record["date"]
