@@ -391,9 +391,8 @@ class Unloadable:
 def test_a_run_that_workers_cannot_take_up_has_failed(storage):
     results = GridSearch(Unloadable(), ONE, storage).run(workers=2)
     assert states(results) == ["failed"]
-    assert results["reason"].iloc[0].startswith(
-        "RuntimeError: run cannot be taken up in another process (FileNotFoundError: "
-    )
+    reason = results["reason"].iloc[0]
+    assert reason.startswith("RuntimeError: run cannot be taken up in another process (FileNotFoundError: ")
 
 
 def test_a_run_that_cannot_be_sent_to_workers_is_one_line(storage):
