@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cnnlesson.distributed import from_all_processes, rank_and_world_size, wait_for_all
-from cnnlesson.whole_file import make_folder, whole_file
+from cnnlesson.whole_file import make_folder, remove_unfinished, whole_file
 
 
 class CheckpointError(OSError):
@@ -79,9 +79,13 @@ class Checkpoint:
     def load(self) -> list[dict]:
         """Take up the state in the file, and return the epochs made so far; where there is no file, none.
 
+        What a killed process left unfinished beside it is removed: one training, alone or of joint processes, has it.
+
         Raises:
             ValueError: the file is damaged, or of another network or optimizer.
         """
+        if rank_and_world_size()[0] == 0:
+            remove_unfinished(self.path)
         if not self.path.exists():
             return []
         try:

@@ -23,6 +23,7 @@ from cnnlesson.results import best_point, count
 from cnnlesson.training import Epoch
 from cnnlesson.trial_run import TrialError, epochs_of
 from cnnlesson.trials import ENDED, TakenOverError, Trial, TrialStore, saved_points
+from cnnlesson.whole_file import remove_unfinished
 from cnnlesson.workers import Worker, pack
 
 MOST_DEATHS = 5  # of a trial's process within one epoch: then the trial has failed
@@ -191,6 +192,7 @@ class GridSearch:
                     self._run_here(progress, prune)
                 elif num_ended < len(states):
                     self._run_in_workers(progress, prune, min(workers, len(states) - num_ended))
+                    self._remove_checkpoints()  # also what a worker wrote while its trial was given up
             results = self.results()
         if forecast and num_ended < len(states):
             print(f"forecast {_duration(forecast)}, actual {_duration(time.perf_counter() - start)}")
@@ -318,6 +320,7 @@ class GridSearch:
             is_best = best is not None and best.items() <= point.items()
             if state in ENDED and state != "failed" and not is_best:
                 self.checkpoint(point).unlink(missing_ok=True)
+                remove_unfinished(self.checkpoint(point))
 
     # After
 

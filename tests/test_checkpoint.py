@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import resource
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -131,6 +132,31 @@ def test_a_full_disk_is_one_line_and_keeps_the_epoch_before(image_set, tmp_path,
         next(training)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+DIES = """
+import os, pathlib, signal, sys, torch
+from torch import nn
+from cnnlesson.checkpoint import Checkpoint
+def write_half(content, file):
+    pathlib.Path(file).write_bytes(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+model = nn.Linear(2, 2)
+state = Checkpoint(sys.argv[1], model, torch.optim.SGD(model.parameters(), lr=0.1), None, None, [])
+torch.save = write_half
+state.save([])
+"""
+
+
+def test_what_a_process_left_that_was_killed_while_it_wrote_is_removed(image_set, tmp_path):
+    path = tmp_path / "training.pt"
+    another = tmp_path / "another.pt.1.unfinished"
+    another.touch()
+    killed = subprocess.run([sys.executable, "-c", DIES, path])
+    assert killed.returncode == -signal.SIGKILL
+    assert len(os.listdir(tmp_path)) == 2
+    list(Training(image_set).run(path, epochs=1))
+    assert sorted(tmp_path.iterdir()) == [another, path]
 
 
 SCRIPT = """
