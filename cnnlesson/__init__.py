@@ -24,7 +24,8 @@ depth_run.py    the same from a shell: networks, tables and figures on disk
 reference/      measured results, each with a record of how it was made
 checks/         one module a notebook: says whether an answer is right, and names the mistake where it is not
 notebook.py     what the notebooks start with: the device in words, and the images
-plots.py        the figures, and the same facts as text
+plots/          the figures, each with alt text and the same facts in words
+widgets/        explorers to move and watch, and the live board of a training
 machine.py      this machine: the device in words, its memory, a setting that makes training on a processor faster
 __main__.py     python -m cnnlesson exercise ..., status ..., depth ..., deepen ...
 """

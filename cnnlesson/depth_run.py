@@ -119,18 +119,15 @@ def _report(data: TrainTest, name: str, files: dict, record: dict, out: Path, de
     tables = {"depth": depth, "gradients": gradients}
     print(f"\n{record['data']}, {record['epochs']} epochs")
     print(plots.depth_text(depth, PUBLISHED_TEST_ERROR))
-    figure = Figure(figsize=(9.6, 4.4), layout="constrained")
-    plots.plot_depth_curves(depth, figure.subplots(1, 2, sharey=True))
-    _save(figure, name, out / "curves.png")
-    figure = Figure(figsize=(9.6, 4.4), layout="constrained")
-    plots.plot_depth(depth, PUBLISHED_TEST_ERROR, figure.subplots())
-    _save(figure, f"{name}, {record['epochs']} epochs", out / "depth.png")
+    axes = plots.plot_depth_curves(depth, plots.blank(1, 2, plots.WIDE, sharey=True))
+    _save(axes[0].figure, name, out / "curves.png")
+    ax = plots.plot_depth(depth, PUBLISHED_TEST_ERROR, plots.blank(size=plots.WIDE))
+    _save(ax.figure, f"{name}, {record['epochs']} epochs", out / "depth.png")
 
     print("\nnorm of the gradient")
     print(plots.gradient_norms_text(gradients))
-    figure = Figure(figsize=(9.6, 4.4), layout="constrained")
-    plots.plot_gradient_norms(gradients, figure.subplots(1, 2, sharey=True))
-    _save(figure, name, out / "gradients.png")
+    axes = plots.plot_gradient_norms(gradients, plots.blank(1, 2, plots.WIDE, sharey=True))
+    _save(axes[0].figure, name, out / "gradients.png")
 
     residual = [network for network in files if network.residual]
     if residual:
@@ -140,16 +137,15 @@ def _report(data: TrainTest, name: str, files: dict, record: dict, out: Path, de
         tables["residual_sizes"] = sizes = residual_sizes(model, images)
         print(f"\nroot mean square in {network}")
         print(plots.residual_sizes_text(sizes))
-        figure = Figure(figsize=(6.4, 4.4), layout="constrained")
-        plots.plot_residual_sizes(sizes, figure.subplots())
-        _save(figure, f"{network.depth} layers, trained on {name}", out / "residual_sizes.png")
+        ax = plots.plot_residual_sizes(sizes, plots.blank())
+        _save(ax.figure, f"{network.depth} layers, trained on {name}", out / "residual_sizes.png")
     for table_name, table in tables.items():
         reference.save(table_name, table, record, out)
     print(f"\nnetworks, tables and figures are in {out}/")
 
 
 def _save(figure: Figure, title: str, path: Path) -> None:
-    figure.suptitle(title, fontsize=10)
+    figure.suptitle(title, fontsize=11)
     plots.save_figure(figure, path)
 
 

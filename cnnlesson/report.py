@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from mistune.plugins.table import table as tables
 from mistune.plugins.table import table_in_quote as tables_in_quotes
 
-from cnnlesson.plots import outcomes, plot_grid, plot_trials, plot_weight_decay, trial_curves
+from cnnlesson.plots import blank, outcomes, plot_grid, plot_trials, plot_weight_decay, trial_curves
 from cnnlesson.reference import files as measured_files
 from cnnlesson.results import at_point, best_point, count, grid_names, last_epochs
 from cnnlesson.whole_file import make_folder, whole_file
@@ -250,9 +250,9 @@ def _grid(prefix: str, model: str, point: dict, results: pd.DataFrame) -> Iterat
     title = f"{model}, {where}"
     file = _slug(f"{prefix}-{where}")
     if len(last[AXES].drop_duplicates()) > 1:
-        figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-        plot_grid(last, figure.subplots()).set_title(title, fontsize=10, parse_math=False)
-        yield Picture(f"{file}-heat-map", f"Heat map of the table above: {title}", figure)
+        ax = plot_grid(last, blank())
+        ax.set_title(title, fontsize=11, parse_math=False)
+        yield Picture(f"{file}-heat-map", f"Heat map of the table above: {title}", ax.figure)
     curves = trial_curves(results)["words"].unstack("epoch").fillna("")
     if curves.empty:
         return
@@ -270,10 +270,10 @@ def _grid(prefix: str, model: str, point: dict, results: pd.DataFrame) -> Iterat
         ],
     )
     num_panels = results["lr"].nunique()
-    figure = Figure(figsize=(3 * num_panels + 1.6, 3.2), layout="constrained")
-    plot_trials(results, figure.subplots(1, num_panels, sharey=True, squeeze=False)[0])
-    figure.suptitle(title, fontsize=10, parse_math=False)
-    yield Picture(f"{file}-curves", f"Curves of the table above: {title}", figure)
+    axes = blank(1, num_panels, (3 * num_panels + 1.6, 3.2), sharey=True, squeeze=False)[0]
+    plot_trials(results, axes)
+    axes[0].figure.suptitle(title, fontsize=11, parse_math=False)
+    yield Picture(f"{file}-curves", f"Curves of the table above: {title}", axes[0].figure)
 
 
 def _weight_decay(prefix: str, model: str, results: pd.DataFrame) -> Iterator[str | Picture]:
@@ -301,10 +301,10 @@ def _weight_decay(prefix: str, model: str, results: pd.DataFrame) -> Iterator[st
             for decay, *words in zip(validation.index, train["words"], validation["words"], gap, strict=True)
         ],
     )
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     title = f"{model}, {_point(point)}"
-    plot_weight_decay(last, figure.subplots()).set_title(title, fontsize=10, parse_math=False)
-    yield Picture(f"{prefix}-weight-decay", f"Bars of the table above: {title}", figure)
+    ax = plot_weight_decay(last, blank())
+    ax.set_title(title, fontsize=11, parse_math=False)
+    yield Picture(f"{prefix}-weight-decay", f"Bars of the table above: {title}", ax.figure)
 
 
 def _failed(results: pd.DataFrame) -> Iterator[str]:

@@ -1,0 +1,86 @@
+"""The figures of the lesson. Each draws on `ax`, or on a new figure, and returns it; each has a twin in words.
+
+figures.py   what all have in common: the look (lesson.mplstyle), alt text, the facts in words, show
+pictures.py  images with their classes, leaks, filters, feature maps
+splits.py    the classes in each part, folds
+networks.py  what each layer costs
+trials.py    one training's history, and the trials of a grid
+depth.py     what depth does
+"""
+
+from cnnlesson.plots.depth import (
+    depth_curves_text,
+    depth_text,
+    gradient_norms_text,
+    plot_depth,
+    plot_depth_curves,
+    plot_gradient_norms,
+    plot_residual_sizes,
+    residual_sizes_text,
+)
+from cnnlesson.plots.figures import WIDE, as_html, blank, describe_figure, save_figure, show
+from cnnlesson.plots.networks import layers_text, plot_layers
+from cnnlesson.plots.pictures import (
+    feature_maps_text,
+    filters_text,
+    images_text,
+    leaks_text,
+    plot_feature_maps,
+    plot_filters,
+    plot_images,
+    plot_leaks,
+)
+from cnnlesson.plots.splits import class_balance_text, folds_text, plot_class_balance, plot_folds
+from cnnlesson.plots.trials import (
+    grid_text,
+    history_text,
+    outcomes,
+    plot_grid,
+    plot_history,
+    plot_trials,
+    plot_weight_decay,
+    trial_curves,
+    trials_text,
+    weight_decay_text,
+)
+
+__all__ = [
+    "WIDE",
+    "as_html",
+    "blank",
+    "class_balance_text",
+    "depth_curves_text",
+    "depth_text",
+    "describe_figure",
+    "feature_maps_text",
+    "filters_text",
+    "folds_text",
+    "gradient_norms_text",
+    "grid_text",
+    "history_text",
+    "images_text",
+    "layers_text",
+    "leaks_text",
+    "outcomes",
+    "plot_class_balance",
+    "plot_depth",
+    "plot_depth_curves",
+    "plot_feature_maps",
+    "plot_filters",
+    "plot_folds",
+    "plot_gradient_norms",
+    "plot_grid",
+    "plot_history",
+    "plot_images",
+    "plot_layers",
+    "plot_leaks",
+    "plot_residual_sizes",
+    "plot_trials",
+    "plot_weight_decay",
+    "residual_sizes_text",
+    "save_figure",
+    "show",
+    "trial_curves",
+    "trials_text",
+    "weight_decay_text",
+]

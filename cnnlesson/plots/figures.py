@@ -1,0 +1,143 @@
+"""What all figures have in common: one look, alt text, the same facts in words, and a way to show all three.
+
+A figure function draws on `ax` (or `axes`), or on a new figure, and returns it. `@figure` gives it the look of the
+lesson, and keeps with the axes that come back what the figure says, for readers who do not see it.
+"""
+
+import base64
+import functools
+import html
+import inspect
+import io
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
+
+import matplotlib
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from cnnlesson.whole_file import whole_file
+
+# Colours of Okabe and Ito's palette ("Color universal design", 2008), which colour-blind readers tell apart.
+TRAIN_COLOUR = "#E69F00"
+VAL_COLOUR = "#0072B2"
+TEST_COLOUR = "#009E73"
+PLAIN_COLOUR = "#D55E00"
+RESIDUAL_COLOUR = "#0072B2"
+SERIES_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # of lines that have no colour of their own
+
+WIDE = (9.6, 4.2)  # inches, for figures of two panels
+
+_STYLE = matplotlib.rc_params_from_file(Path(__file__).with_name("lesson.mplstyle"), use_default_template=False)
+_PIXELS_AN_INCH = 96  # as CSS has it: then a point of type is a point on the page
+_SHARPNESS = 1.5  # pixels of the picture for each of the page, for fine screens and projectors
+
+
+class Description(NamedTuple):
+    """What a figure shows, for who does not see it."""
+
+    alt: str  # what it is, in a sentence
+    text: str  # the facts in it
+
+
+_descriptions: WeakKeyDictionary[Axes, Description] = WeakKeyDictionary()
+
+
+def figure(alt: str, text: Callable[..., str]) -> Callable:
+    """Mark a function as a figure function.
+
+    Args:
+        alt: what the figure is. Facts of a single short line are added to it.
+        text: the twin, called with the arguments of the figure function that it knows; it gives the figure's facts.
+    """
+    known = inspect.signature(text).parameters
+
+    def decorate(draw: Callable) -> Callable:
+        @functools.wraps(draw)
+        def drawn(*args, **kwargs):
+            with matplotlib.rc_context(_STYLE):
+                axes = draw(*args, **kwargs)
+            arguments = inspect.signature(draw).bind(*args, **kwargs).arguments
+            words = text(**{name: value for name, value in arguments.items() if name in known})
+            is_short = "\n" not in words and len(words) <= 150
+            _descriptions[_list(axes)[0]] = Description(f"{alt}: {words}" if is_short else alt, words)
+            return axes
+
+        drawn.alt, drawn.text = alt, text
+        return drawn
+
+    return decorate
+
+
+def describe_figure(shown: Figure | Axes | Iterable[Axes]) -> Description:
+    """The alt text and the facts of all that the figure functions have drawn in a figure."""
+    descriptions = [_descriptions[ax] for ax in _figure_of(shown).axes if ax in _descriptions]
+    return Description(". ".join(part.alt for part in descriptions), "\n".join(part.text for part in descriptions))
+
+
+def show(shown: Figure | Axes | Iterable[Axes], alt: str | None = None) -> None:
+    """Display a figure in a notebook with its alt text, and under it, folded, the same facts in words.
+
+    JupyterLab hands alt text to a screen reader from HTML alone, so that is what the picture is put into.
+
+    Args:
+        shown: what a figure function gave, or its figure, which is closed.
+        alt: in place of the figure's own.
+    """
+    from IPython.display import display
+
+    description = describe_figure(shown)
+    display({"text/html": as_html(shown, alt), "text/plain": f"{alt or description.alt}\n{description.text}"}, raw=True)
+
+
+def as_html(shown: Figure | Axes | Iterable[Axes], alt: str | None = None) -> str:
+    """The figure as a picture within HTML, with alt text and the facts folded under it; it is closed."""
+    description = describe_figure(shown)
+    facts = f"<details><summary>In words</summary><pre>{html.escape(description.text)}</pre></details>"
+    return f"<div>{picture(shown, alt or description.alt)}{facts if description.text else ''}</div>"
+
+
+def picture(shown: Figure | Axes | Iterable[Axes], alt: str) -> str:
+    """An `<img>` that holds the figure itself, so that it needs no file. The figure is closed."""
+    drawn = _figure_of(shown)
+    png = io.BytesIO()
+    drawn.savefig(png, format="png", dpi=_SHARPNESS * _PIXELS_AN_INCH)
+    width, height = (round(_PIXELS_AN_INCH * size) for size in drawn.get_size_inches())
+    plt.close(drawn)  # or the notebook would show it once more
+    source = base64.b64encode(png.getvalue()).decode()
+    return (
+        f'<img alt="{html.escape(alt)}" width="{width}" height="{height}" style="max-width: 100%; height: auto" '
+        f'src="data:image/png;base64,{source}">'
+    )
+
+
+def save_figure(drawn: Figure, path: Path) -> None:
+    """Write `drawn` as a PNG file; what stood at `path` stays until the new one is whole."""
+    with whole_file(path) as unfinished:
+        drawn.savefig(unfinished, format="png", dpi=150)
+
+
+def new_axes(size: tuple[float, float] | None = None) -> Axes:
+    """The axes of a new figure that a notebook displays by itself at the end of the cell."""
+    return plt.subplots(figsize=size)[1]
+
+
+def blank(rows: int = 1, columns: int = 1, size: tuple[float, float] | None = None, **options):
+    """Axes to draw on in the look of the lesson, of a figure that nothing displays by itself.
+
+    Args:
+        options: as `Figure.subplots` takes them; what comes back is what that gives.
+    """
+    with matplotlib.rc_context(_STYLE):
+        return Figure(figsize=size).subplots(rows, columns, **options)
+
+
+def _figure_of(shown: Figure | Axes | Iterable[Axes]) -> Figure:
+    return shown if isinstance(shown, Figure) else _list(shown)[0].figure
+
+
+def _list(axes: Axes | Iterable[Axes]) -> list[Axes]:
+    return [axes] if isinstance(axes, Axes) else list(axes)

@@ -1,0 +1,42 @@
+"""Figures of networks: what each layer costs."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+
+from cnnlesson.plots.figures import VAL_COLOUR, figure
+
+
+def layers_text(table: pd.DataFrame) -> str:
+    """The facts of `plot_layers` in short: what share of each total its largest layer has."""
+    table = table.drop(index="total", errors="ignore")
+    names = {"memory_kb": "memory", "params_k": "parameters", "flop_m": "multiply-adds"}
+    return "\n".join(
+        f"{name}: most in {table[column].idxmax()}, {table[column].max() / table[column].sum():.0%} of the total"
+        for column, name in names.items()
+    )
+
+
+@figure("Bars of the memory, the parameters and the multiply-adds of each layer", layers_text)
+def plot_layers(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """Memory, parameters and work of each layer, as bars: three panels.
+
+    Args:
+        table: from `cnnlesson.anatomy.layer_table`.
+        axes: three, side by side.
+    """
+    table = table.drop(index="total", errors="ignore")
+    if axes is None:
+        _, axes = plt.subplots(1, 3, figsize=(9.6, 0.26 * len(table) + 1.2), sharey=True)
+    titles = ("memory of the output (KB)", "parameters (thousands)", "multiply-adds (millions)")
+    for ax, column, title in zip(axes, ("memory_kb", "params_k", "flop_m"), titles, strict=True):
+        bars = ax.barh(table.index, table[column], color=VAL_COLOUR)
+        ax.bar_label(bars, [f"{value:,.0f}" if value >= 0.5 else "" for value in table[column]], padding=2, fontsize=9)
+        ax.set_title(title, fontsize=10)
+        ax.margins(x=0.25)
+        ax.set_xticks([])
+        ax.spines[["top", "right", "bottom"]].set_visible(False)
+    axes[0].invert_yaxis()  # sharey: the first layer on top in all three
+    return axes

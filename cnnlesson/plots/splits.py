@@ -1,0 +1,78 @@
+"""Figures of splits: the classes in each part, and the folds of cross-validation."""
+
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
+import torch
+from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
+from matplotlib.patches import Patch
+
+from cnnlesson.plots.figures import TEST_COLOUR, TRAIN_COLOUR, VAL_COLOUR, figure, new_axes
+
+
+def class_balance_text(parts: Mapping[str, torch.Tensor], classes: Sequence[str]) -> str:
+    """The facts of `plot_class_balance`, of all classes, as a table."""
+    return _class_shares(parts, classes).map("{:.1%}".format).to_string()
+
+
+@figure("Bars of the share that each class has in each part of a split", class_balance_text)
+def plot_class_balance(parts: Mapping[str, torch.Tensor], classes: Sequence[str], ax: Axes | None = None) -> Axes:
+    """The share that each of the first twelve classes has in each part of a split: a bar a class and part.
+
+    Args:
+        parts: the labels (N,) of each part by its name, such as {"training": train_set.labels}.
+        classes: the names of the classes.
+    """
+    shares = _class_shares(parts, classes).iloc[:12]
+    ax = ax or new_axes((9.6, 3.2))
+    width = 0.8 / len(parts)
+    for number, (name, colour) in enumerate(zip(parts, (TRAIN_COLOUR, VAL_COLOUR, TEST_COLOUR), strict=False)):
+        places = [place + (number - (len(parts) - 1) / 2) * width for place in range(len(shares))]
+        bars = ax.bar(places, 100 * shares[name], width=0.92 * width, color=colour, label=name)
+        if len(shares) <= 4:
+            ax.bar_label(bars, fmt="%.0f", padding=2)
+    slant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if len(shares) > 4 else {}
+    ax.set_xticks(range(len(shares)), shares.index, **slant)
+    ax.set_ylabel("share of the part (%)")
+    ax.margins(y=0.15)
+    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return ax
+
+
+def _class_shares(parts: Mapping[str, torch.Tensor], classes: Sequence[str]) -> pd.DataFrame:
+    counts = {name: torch.bincount(labels.cpu(), minlength=len(classes)) for name, labels in parts.items()}
+    return pd.DataFrame({name: (count / count.sum()).numpy() for name, count in counts.items()}, index=list(classes))
+
+
+def folds_text(folds: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> str:
+    """The facts of `plot_folds`, a line a fold."""
+    return "\n".join(
+        f"fold {number}: trains on {len(train)} images, validates on {', '.join(map(str, sorted(validation.tolist())))}"
+        for number, (train, validation) in enumerate(folds, start=1)
+    )
+
+
+@figure("Which images each fold trains on and which it validates on: a row a fold", folds_text)
+def plot_folds(folds: Sequence[tuple[torch.Tensor, torch.Tensor]], ax: Axes | None = None) -> Axes:
+    """Which images each fold trains on and which it validates on: a row a fold, a field an image.
+
+    Args:
+        folds: for each fold the indices of its training and of its validation images; some dozens are readable.
+    """
+    num_images = 1 + max(int(part.max()) for fold in folds for part in fold)
+    use = torch.full((len(folds), num_images), float("nan"))
+    for row, (train, validation) in enumerate(folds):
+        use[row, train], use[row, validation] = 0, 1
+    ax = ax or new_axes((9.6, 0.4 * len(folds) + 1))
+    colours = ListedColormap([TRAIN_COLOUR, VAL_COLOUR])
+    ax.pcolormesh(use.numpy(), cmap=colours, vmin=0, vmax=1, edgecolors="white", linewidth=1)
+    ax.invert_yaxis()
+    ax.set_yticks([row + 0.5 for row in range(len(folds))], [f"fold {row + 1}" for row in range(len(folds))])
+    ax.set_xlabel("image")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    handles = [Patch(color=TRAIN_COLOUR, label="training"), Patch(color=VAL_COLOUR, label="validation")]
+    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1))
+    return ax

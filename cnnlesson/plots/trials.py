@@ -1,0 +1,234 @@
+"""Figures of trainings: one history, and the trials of a grid."""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from cnnlesson.plots.figures import SERIES_COLOURS, TRAIN_COLOUR, VAL_COLOUR, figure, new_axes
+from cnnlesson.training import Epoch
+
+
+def history_text(history: Sequence[Epoch]) -> str:
+    """The facts of `plot_history`, a line an epoch."""
+    return "\n".join(
+        f"epoch {epoch.number}: training {epoch.train_accuracy:.1%}, validation {epoch.val_accuracy:.1%}"
+        for epoch in history
+    )
+
+
+@figure("Curves of training and validation accuracy over the epochs", history_text)
+def plot_history(history: Sequence[Epoch], ax: Axes | None = None) -> Axes:
+    """Training and validation accuracy over the epochs."""
+    ax = ax or new_axes()
+    numbers = [epoch.number for epoch in history]
+    train = [100 * epoch.train_accuracy for epoch in history]
+    validation = [100 * epoch.val_accuracy for epoch in history]
+    ax.plot(numbers, train, "o--", color=TRAIN_COLOUR, label="training")
+    ax.plot(numbers, validation, "o-", color=VAL_COLOUR, label="validation")
+    ax.set_xlabel("epoch")
+    ax.set_ylabel("accuracy (%)")
+    ax.set_ylim(bottom=0)
+    ax.set_xlim(0.5, len(history) + 0.5)
+    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    ax.legend()
+    return ax
+
+
+def outcomes(results: pd.DataFrame, names: Sequence[str], figure: str) -> pd.DataFrame:
+    """What the trials at each point gave: a row a point, with the columns mean, spread, note and words.
+
+    Mean and spread (the standard deviation) are those of `figure` over the seeds, without the trials that diverged or
+    failed. The note is empty where all completed, else it says what did not: "diverged", or "1 of 3 diverged". The
+    words are all of this: "37.5%", "37.5% ± 1.2" (in percentage points), "12.0% (pruned)", "diverged".
+
+    Args:
+        results: a row a trial, with the columns `names`, `figure` and diverged, and state and seed where there are.
+        names: of the hyper-parameters that make a point.
+    """
+    seed = ["seed"] if "seed" in results else []
+    if results.duplicated([*names, *seed]).any():
+        raise ValueError(
+            f"the table has several rows for one {', '.join([*names, *seed])}: give the last epoch of each trial"
+        )
+    states = results["state"] if "state" in results else pd.Series("completed", index=results.index)
+    states = states.mask(results["diverged"].astype(bool), "diverged")
+    points = [results[name] for name in names]
+    shares = results[figure].where(~states.isin(["diverged", "failed"])).groupby(points)
+    found = pd.DataFrame({"mean": shares.mean(), "spread": shares.std(), "note": states.groupby(points).agg(_note)})
+    return found.assign(words=[_in_words(*row) for row in found.itertuples(index=False)])
+
+
+def _note(states: pd.Series) -> str:
+    counts = states.value_counts()
+    if len(counts) == 1:
+        return states.iloc[0].replace("completed", "")
+    return ", ".join(f"{count} of {len(states)} {state}" for state, count in counts.items() if state != "completed")
+
+
+def _in_words(mean: float, spread: float, note: str) -> str:
+    if pd.isna(mean):
+        return note
+    return " ".join(filter(None, [f"{mean:.1%}", _spread(spread), f"({note})" if note else ""]))
+
+
+def _spread(spread: float) -> str:
+    return "" if pd.isna(spread) else f"± {100 * spread:.1f}"
+
+
+def grid_text(results: pd.DataFrame) -> str:
+    """The facts of `plot_grid`, as a table."""
+    words = _grid(results)["words"]
+    words.index = [f"{lr:g}" for lr in words.index]
+    words = words.rename_axis(index=None, columns="lr \\ batch size")
+    return words.to_string()
+
+
+@figure("A heat map of validation accuracy over learning rate and batch size", grid_text)
+def plot_grid(results: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """A heat map of validation accuracy over learning rate and batch size: of several seeds the mean.
+
+    Args:
+        results: a row a trial, with the columns lr, batch_size, val_accuracy and diverged, and state and seed where
+            there are, and each (lr, batch_size, seed) once.
+    """
+    grid = _grid(results)
+    accuracy = 100 * grid["mean"]
+    ax = ax or new_axes()
+    image = ax.imshow(accuracy, cmap="cividis", vmin=0, aspect="auto")
+    ax.set_facecolor("lightgrey")  # shows where no trial has an accuracy
+    for row, lr in enumerate(accuracy.index):
+        for column, batch_size in enumerate(accuracy.columns):
+            mean, spread, note = (grid[part].loc[lr, batch_size] for part in ("mean", "spread", "note"))
+            large, small = note, ""
+            if not pd.isna(mean):
+                large, small = f"{mean:.1%}", "\n".join(filter(None, [_spread(spread), note]))
+            style = {"ha": "center", "color": "white" if 100 * mean < image.norm.vmax / 2 else "black"}
+            ax.text(column, row, large, va="bottom" if small else "center", fontsize=13, **style)
+            if small:
+                ax.text(column, row, small, va="top", fontsize=9, **style)
+    ax.set_xticks(range(accuracy.shape[1]), accuracy.columns)
+    ax.set_yticks(range(accuracy.shape[0]), [f"{lr:g}" for lr in accuracy.index])
+    ax.set_xlabel("batch size")
+    ax.set_ylabel("learning rate")
+    ax.figure.colorbar(image, ax=ax, label="validation accuracy (%)")
+    return ax
+
+
+def _grid(results: pd.DataFrame) -> pd.DataFrame:
+    """`outcomes`, learning rate by batch size; a part of it, such as _grid(results)["words"], is a table."""
+    grid = outcomes(results, ["lr", "batch_size"], "val_accuracy").unstack().sort_index(ascending=False)
+    return grid.fillna({column: "" for column in grid if column[0] in ("note", "words")})
+
+
+def trials_text(results: pd.DataFrame) -> str:
+    """The facts of `plot_trials`, a line a trial."""
+    words = trial_curves(results)["words"]
+    lines = []
+    for (lr, batch_size), _ in results.groupby(["lr", "batch_size"]):
+        of_trial = [word for (*point, _), word in words.items() if point == [lr, batch_size]]
+        lines.append(f"lr {lr:g}, batch size {batch_size}: {', '.join(of_trial) or 'no epoch'}")
+    return "\n".join(lines)
+
+
+@figure("Curves of validation accuracy over the epochs: a panel a learning rate, a line a batch size", trials_text)
+def plot_trials(results: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """Validation accuracy over the epochs of each trial of a grid: a panel a learning rate, a line a batch size.
+
+    A line is the mean of its seeds, in a band of their standard deviation. A cross ends a trial that diverged.
+
+    Args:
+        results: a row a trial and epoch, with the columns lr, batch_size, epoch, val_accuracy and diverged, and seed
+            where there are several.
+        axes: one for each learning rate, side by side.
+    """
+    curves = trial_curves(results).reset_index()
+    rates = sorted(results["lr"].unique(), reverse=True)
+    batch_sizes = sorted(results["batch_size"].unique())
+    if axes is None:
+        size = (3.2 * len(rates), 3.2)
+        axes = plt.subplots(1, len(rates), figsize=size, sharey=True, squeeze=False)[1][0]
+    for ax, lr in zip(axes, rates, strict=True):
+        for place, batch_size in enumerate(batch_sizes):
+            curve = curves[(curves["lr"] == lr) & (curves["batch_size"] == batch_size)]
+            mean, spread = 100 * curve["mean"], 100 * curve["spread"]
+            colour = SERIES_COLOURS[place % len(SERIES_COLOURS)]
+            ax.plot(curve["epoch"], mean, "o-", color=colour, label=f"batch size {batch_size}")
+            ax.fill_between(curve["epoch"], mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
+            diverged = curve["note"] != ""
+            style = {"color": colour, "markersize": 12, "markeredgewidth": 2}
+            whole = {"clip_on": False, "in_layout": False}  # also at the lower edge
+            ax.plot(curve["epoch"][diverged], mean[diverged].fillna(0), "x", **style, **whole)
+        ax.set_title(f"learning rate {lr:g}", fontsize=10)
+        ax.set_xlabel("epoch")
+        ax.set_xlim(0.5, max(1, results["epoch"].max()) + 0.5)
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
+    axes[0].set_ylabel("validation accuracy (%)")
+    axes[0].set_ylim(bottom=0)
+    handles = axes[0].get_legend_handles_labels()[0]
+    if results["diverged"].any():
+        handles.append(Line2D([], [], color="grey", marker="x", ls="", markersize=10, label="diverged"))
+    axes[-1].legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1))
+    return axes
+
+
+def trial_curves(results: pd.DataFrame) -> pd.DataFrame:
+    """`outcomes` of validation accuracy for each learning rate, batch size and epoch."""
+    names = ["lr", "batch_size", "epoch"]
+    epochs = results[results["epoch"] > 0].drop(columns="state", errors="ignore")  # it is the state at the end
+    curves = outcomes(epochs, names, "val_accuracy")
+    last = epochs.groupby(names)["val_accuracy"].mean()  # of an epoch in which all seeds diverged
+    return curves.assign(mean=curves["mean"].fillna(last))
+
+
+def weight_decay_text(results: pd.DataFrame) -> str:
+    """The facts of `plot_weight_decay`, a line a weight decay."""
+    train = outcomes(results, ["weight_decay"], "train_accuracy")
+    validation = outcomes(results, ["weight_decay"], "val_accuracy")
+    lines = []
+    for decay, row in validation.iterrows():
+        words = row["words"]
+        if not pd.isna(row["mean"]):
+            words = f"training {_in_words(*train.loc[decay, ['mean', 'spread']], '')}, validation {words}"
+        lines.append(f"weight decay {decay:g}: {words}")
+    return "\n".join(lines)
+
+
+@figure("Bars of training and validation accuracy for each weight decay", weight_decay_text)
+def plot_weight_decay(results: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """Training and validation accuracy of one point of the grid, for each weight decay it was trained with.
+
+    A bar is the mean of its seeds, with their standard deviation.
+
+    Args:
+        results: a row a trial, with the columns weight_decay, train_accuracy, val_accuracy and diverged, and state
+            and seed where there are.
+    """
+    ax = ax or new_axes()
+    for column, colour, shift, name in (
+        ("train_accuracy", TRAIN_COLOUR, -0.2, "training"),
+        ("val_accuracy", VAL_COLOUR, 0.2, "validation"),
+    ):
+        decays = outcomes(results, ["weight_decay"], column).reset_index()
+        heights = 100 * decays["mean"].fillna(0)  # no bar where it diverged
+        errors = 100 * decays["spread"] if decays["spread"].notna().any() else None
+        bars = ax.bar(decays.index + shift, heights, yerr=errors, capsize=3, width=0.38, color=colour, label=name)
+        labels = ["" if pd.isna(mean) else f"{100 * mean:.1f}" for mean in decays["mean"]]
+        spreads = [_spread(spread) for spread in decays["spread"]]
+        ax.bar_label(
+            bars, [f"{label}\n{spread}".strip() for label, spread in zip(labels, spreads, strict=True)], padding=2
+        )
+    ticks = []
+    for place, decay, mean, note in decays[["weight_decay", "mean", "note"]].itertuples():
+        if pd.isna(mean):
+            ax.text(place, 2, note, ha="center")
+        ticks.append(f"{decay:g}" if pd.isna(mean) or not note else f"{decay:g}\n({note})")
+    ax.set_xticks(decays.index, ticks)
+    ax.set_xlabel("weight decay")
+    ax.set_ylabel("accuracy (%)")
+    ax.margins(y=0.2)  # room for the legend over the tallest bar
+    ax.legend(ncols=2, loc="upper right")
+    return ax
