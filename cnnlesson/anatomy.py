@@ -1,7 +1,11 @@
-"""What a network is made of: the size, memory, parameters and work of each layer."""
+"""What a network is made of: the size, memory, parameters and work of each layer, and what it sees of the image."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
@@ -38,17 +42,13 @@ def layer_table(model: nn.Module, input_shape: tuple[int, int, int]) -> pd.DataF
             rows.append(_row(names[layer], layer, before, after))
 
     handles = [layer.register_forward_hook(record) for layer in names]
-    training = {layer: layer.training for layer in model.modules()}
     device = next(model.parameters()).device
     try:
-        model.eval()
-        with torch.no_grad():
+        with _evaluation(model), torch.no_grad():
             model(torch.zeros(1, channels, height, width, device=device))
     finally:
         for handle in handles:
             handle.remove()
-        for layer, was_training in training.items():
-            layer.training = was_training
 
     table = pd.DataFrame(rows).drop(columns="after").set_index("layer")
     whole_numbers = ["in_channels", "in_size", "filters", "kernel", "stride", "pad", "out_channels", "out_size"]
@@ -56,6 +56,18 @@ def layer_table(model: nn.Module, input_shape: tuple[int, int, int]) -> pd.DataF
     totals = table[["memory_kb", "params_k", "flop_m"]].sum()
     table.loc["total", totals.index] = totals
     return table
+
+
+@contextmanager
+def _evaluation(model: nn.Module) -> Iterator[None]:
+    """The model in evaluation mode for a while; each layer is then as it was."""
+    training = {layer: layer.training for layer in model.modules()}
+    try:
+        model.eval()
+        yield
+    finally:
+        for layer, was_training in training.items():
+            layer.training = was_training
 
 
 def _row(name: str, layer: nn.Module, before: torch.Size, after: torch.Size) -> dict:
@@ -94,3 +106,90 @@ def _multiply_adds(layer: nn.Module, output: torch.Size) -> int:
     if isinstance(layer, nn.Linear):
         return layer.in_features * layer.out_features
     return 0
+
+
+def receptive_field(
+    model: nn.Module, layer: str, input_shape: tuple[int, int, int], row: int, column: int
+) -> tuple[int, int, int, int]:
+    """The pixels that one place of a layer's output depends on: the smallest box around them.
+
+    The box is (top, left, bottom, right) as in image[:, top:bottom, left:right]. It holds for every path through the
+    network, shortcuts included, and ends at the image's edge where the place also sees padding.
+
+    Every weight is taken as the same positive number and max pooling as average pooling. No two paths from a pixel
+    then cancel each other, and a gradient that is not zero shows each pixel that has one. Weights of the model itself
+    are neither used nor changed.
+
+    Args:
+        model: a network of convolutions, poolings, batch norms and element-wise functions as far as `layer`.
+        layer: the name of the layer, as in `layer_table`, or of a block, such as "layer2.0".
+        input_shape: (channels, height, width) of one image.
+        row, column: the place in the output of the layer, counted from 0.
+
+    Raises:
+        ValueError: the model has no such layer, its output is not a map, or the place lies outside of it.
+    """
+    parts = dict(model.named_modules())
+    if layer not in parts:
+        names = ", ".join(name for name, part in parts.items() if isinstance(part, (nn.Conv2d, nn.MaxPool2d)))
+        raise ValueError(f"the model has no layer {layer!r}: its convolutions and poolings are {names}")
+
+    image = torch.ones(1, *input_shape, dtype=torch.float64, requires_grad=True)
+    handles = [
+        part.register_forward_hook(_average_instead) for part in parts.values() if isinstance(part, nn.MaxPool2d)
+    ]
+    handles.append(parts[layer].register_forward_hook(_stop))
+    try:
+        with _evaluation(model):
+            torch.func.functional_call(model, _positive_weights(model), image)
+        raise ValueError(f"an image does not pass through the layer {layer!r}")
+    except _Stop as reached:
+        maps = reached.output
+    finally:
+        for handle in handles:
+            handle.remove()
+
+    if maps.dim() != 4:
+        raise ValueError(f"the layer {layer!r} has no rows and columns: choose one before the fully-connected layers")
+    height, width = maps.shape[2:]
+    if not (0 <= row < height and 0 <= column < width):
+        raise ValueError(
+            f"the output of {layer!r} has {height} rows and {width} columns, counted from 0: "
+            f"there is no row {row}, column {column}"
+        )
+    maps[0, :, row, column].sum().backward()
+    is_seen = image.grad[0].sum(dim=0) > 0  # (height, width)
+    if not is_seen.any():
+        raise ValueError(f"row {row}, column {column} of {layer!r} sees padding alone: choose a place further inside")
+    rows, columns = is_seen.any(dim=1).nonzero(), is_seen.any(dim=0).nonzero()
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
+
+
+class _Stop(Exception):  # noqa: N818 (it is no error)
+    """Ends a forward pass at the layer that is asked for."""
+
+    def __init__(self, output: torch.Tensor):
+        self.output = output
+
+
+def _stop(layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+    raise _Stop(output)
+
+
+def _average_instead(layer: nn.MaxPool2d, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
+    return F.avg_pool2d(inputs[0], layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode)
+
+
+def _positive_weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Numbers in place of all weights and statistics: filters average, biases and batch norms change nothing.
+
+    float64, since the gradient at the corner of a deep network's field is far smaller than float32 can hold. Each is
+    one number that is seen as many, so a large model takes no more memory.
+    """
+    weights = {}
+    for name, old in [*model.named_parameters(), *model.named_buffers()]:
+        is_filter = old.dim() > 1
+        is_one = name.endswith(("weight", "running_var"))
+        value = 1 / old[0].numel() if is_filter else float(is_one)
+        weights[name] = torch.tensor(value, dtype=torch.float64).expand(old.shape)
+    return weights

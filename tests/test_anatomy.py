@@ -2,11 +2,12 @@ import pandas as pd
 import pytest
 import torch
 import torchvision
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cnnlesson.anatomy import layer_table
+from cnnlesson.anatomy import layer_table, receptive_field
 from cnnlesson.audit import SLIDE
-from cnnlesson.models import AlexNet, cifar_resnet, resnet18, resnet50
+from cnnlesson.models import AlexNet, Bottleneck, TwoTowerAlexNet, cifar_resnet, resnet18, resnet50
 
 
 def test_alexnet_equals_the_slide_in_every_number_but_conv4s_flop():
@@ -56,7 +57,7 @@ def test_torchvisions_alexnet_gets_its_flatten_row():
 
 
 def test_padding_named_same_is_shown_as_a_number():
-    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, kernel_size=5, padding="same"))
+    model = nn.Sequential(nn.Conv2d(3, 8, kernel_size=5, padding="same"))
     assert layer_table(model, (3, 16, 16)).loc["0", ["pad", "out_size"]].tolist() == [2, 16]
 
 
@@ -79,3 +80,70 @@ def test_an_input_that_does_not_fit_leaves_no_hooks_behind():
     assert not any(layer._forward_hooks for layer in model.modules())
     with pytest.raises(ValueError, match="give a square image, not 64×32"):
         layer_table(model, (3, 64, 32))
+
+
+def field_size(model, layer, size, place):
+    top, left, bottom, right = receptive_field(model, layer, (3, size, size), place, place)
+    return bottom - top, right - left
+
+
+def test_receptive_fields_are_the_published_ones():
+    # Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks", Distill, 2019: alexnet_v2.
+    alexnet = AlexNet(10, dropout=0.5)
+    assert field_size(alexnet, "conv1", 227, 20) == (11, 11)
+    assert field_size(alexnet, "conv5", 227, 6) == (163, 163)
+    assert field_size(alexnet, "pool5", 227, 3) == (195, 195)
+    # Their resnet_v1_50 halves the size in the last block of a stage; ours, as torchvision's, in the first.
+    strides = [1, 1, 2], [1, 1, 1, 2], [1, 1, 1, 1, 1, 2], [1, 1, 1]
+    start = nn.Conv2d(3, 8, kernel_size=7, stride=2, padding=3), nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
+    blocks = [Bottleneck(8, 8, stride) for stage in strides for stride in stage]
+    assert field_size(nn.Sequential(*start, *blocks), "17", 576, 9) == (483, 483)
+
+
+@pytest.mark.parametrize(
+    "make_model, layer, size, row, column",
+    [
+        (lambda: cifar_resnet(8, 10), "layer1", 16, 0, 9),
+        (lambda: cifar_resnet(8, 10), "layer2.0", 16, 4, 7),
+        (lambda: cifar_resnet(8, 10), "layer3", 16, 2, 0),
+        (lambda: cifar_resnet(8, 10, residual=False), "layer2.0.conv1", 16, 4, 4),
+        (lambda: nn.Sequential(nn.Conv2d(3, 4, 2, stride=3), nn.ReLU(), nn.MaxPool2d(3, 2, 1)), "2", 16, 1, 2),
+    ],
+)
+def test_a_receptive_field_holds_just_the_pixels_that_change_the_place(make_model, layer, size, row, column):
+    torch.manual_seed(0)
+    model = make_model().double().eval()
+    field = receptive_field(model, layer, (3, size, size), row, column)
+    outputs = []
+    model.get_submodule(layer).register_forward_hook(lambda layer, inputs, output: outputs.append(output))
+    changes = 0  # summed over some images, since one image may leave a ReLU closed or lose a maximum
+    for _ in range(4):
+        image = torch.rand(1, 3, size, size, dtype=torch.float64)
+        changed = image + 5 * torch.eye(size * size).view(-1, 1, size, size)  # (H · W, 3, H, W), each in one pixel
+        with torch.no_grad():
+            model(torch.cat([image, changed]))
+        values = outputs.pop()[:, :, row, column]  # (1 + H · W, channels)
+        changes = changes + (values[1:] - values[0]).abs().sum(dim=1)
+    rows, columns = changes.view(size, size).nonzero().unbind(dim=1)
+    assert field == (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)
+
+
+def test_a_receptive_field_ends_at_the_edge_and_needs_no_weights():
+    with torch.device("meta"):
+        model = TwoTowerAlexNet(10)
+    assert receptive_field(model, "conv1", (3, 227, 227), 0, 54) == (0, 216, 11, 227)
+    assert model.training
+    assert not any(layer._forward_hooks for layer in model.modules())
+    assert receptive_field(cifar_resnet(20, 10), "layer3", (3, 32, 32), 0, 0)[:2] == (0, 0)
+
+
+def test_what_has_no_receptive_field_is_said_in_one_line():
+    model = AlexNet(10, dropout=0.5)
+    for layer, place, message in (
+        ("conv6", (0, 0), "no layer 'conv6': its convolutions and poolings are conv1, pool1, conv2"),
+        ("fc6", (0, 0), "'fc6' has no rows and columns: choose one before the fully-connected layers"),
+        ("conv5", (13, 0), "'conv5' has 13 rows and 13 columns, counted from 0: there is no row 13, column 0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            receptive_field(model, layer, (3, 227, 227), *place)
+    assert not any(layer._forward_hooks for layer in model.modules())

@@ -4,6 +4,7 @@ figures.py   what all have in common: the look (lesson.mplstyle), alt text, the 
 pictures.py  images with their classes, leaks, filters, feature maps
 splits.py    the classes in each part, folds
 networks.py  what each layer costs
+windows.py   one convolution on its grid, a receptive field on its image
 trials.py    one training's history, and the trials of a grid
 depth.py     what depth does
 """
@@ -43,12 +44,19 @@ from cnnlesson.plots.trials import (
     trials_text,
     weight_decay_text,
 )
+from cnnlesson.plots.windows import (
+    convolution_text,
+    plot_convolution,
+    plot_receptive_field,
+    receptive_field_text,
+)
 
 __all__ = [
     "WIDE",
     "as_html",
     "blank",
     "class_balance_text",
+    "convolution_text",
     "depth_curves_text",
     "depth_text",
     "describe_figure",
@@ -63,6 +71,7 @@ __all__ = [
     "leaks_text",
     "outcomes",
     "plot_class_balance",
+    "plot_convolution",
     "plot_depth",
     "plot_depth_curves",
     "plot_feature_maps",
@@ -74,9 +83,11 @@ __all__ = [
     "plot_images",
     "plot_layers",
     "plot_leaks",
+    "plot_receptive_field",
     "plot_residual_sizes",
     "plot_trials",
     "plot_weight_decay",
+    "receptive_field_text",
     "residual_sizes_text",
     "save_figure",
     "show",

@@ -27,6 +27,7 @@ VAL_COLOUR = "#0072B2"
 TEST_COLOUR = "#009E73"
 PLAIN_COLOUR = "#D55E00"
 RESIDUAL_COLOUR = "#0072B2"
+MARK_COLOUR = "#D55E00"  # of the place that a figure points at
 SERIES_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # of lines that have no colour of their own
 
 WIDE = (9.6, 4.2)  # inches, for figures of two panels
