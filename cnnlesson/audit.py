@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from cnnlesson.anatomy import layer_table
+from cnnlesson.anatomy import arithmetic, layer_table, product_text
 from cnnlesson.models import AlexNet, TwoTowerAlexNet
 
 # Krizhevsky, Sutskever and Hinton (2012), caption of figure 2: the numbers of the network's inputs and neurons.
@@ -48,7 +48,7 @@ def audit_caption() -> pd.DataFrame:
             computed, arithmetic = channels, "set by the architecture"
         else:
             computed = channels * size * size
-            arithmetic = f"{_product([channels, size, size])} = {computed:,}"
+            arithmetic = f"{product_text([channels, size, size])} = {computed:,}"
         rows.append((layer, published, computed, published == computed, arithmetic))
     audit = pd.DataFrame(rows, columns=["layer", "published", "computed", "agrees", "arithmetic"]).set_index("layer")
     audit.loc["input", "arithmetic"] += "; 3·224·224 = 150,528, but (224 - 11) / 4 + 1 = 54.25 is no whole number"
@@ -61,36 +61,15 @@ def audit_slide() -> pd.DataFrame:
 
     Computed is `layer_table` of `AlexNet`; a figure agrees if the exact value rounds to it.
     """
-    table = layer_table(AlexNet(num_classes=1000, dropout=0.5), (3, 227, 227)).astype(object)
+    model = AlexNet(num_classes=1000, dropout=0.5)
+    table = layer_table(model, (3, 227, 227)).astype(object)
     rows = []
     for layer, figures in SLIDE.items():
+        how = arithmetic(model.get_submodule(layer), table.loc[layer])
         for column, published in zip(table.columns, figures, strict=True):
             if published is not None:
                 computed = table.loc[layer, column]
                 agrees = published == round(computed)
-                rows.append((layer, column, published, computed, agrees, _arithmetic(table.loc[layer], column)))
+                rows.append((layer, column, published, computed, agrees, how.get(column, "set by the architecture")))
     columns = ["layer", "column", "published", "computed", "agrees", "arithmetic"]
     return pd.DataFrame(rows, columns=columns).set_index(["layer", "column"])
-
-
-def _arithmetic(row: pd.Series, column: str) -> str:
-    """How a figure of a layer follows from the others in its row."""
-    outputs = [row["out_channels"]] if pd.isna(row["out_size"]) else [row["out_channels"], *[row["out_size"]] * 2]
-    if column == "memory_kb":
-        return f"{_product(outputs)}·4 / 1024 = {row['memory_kb']:g}"
-    if column == "out_size":
-        exact = (row["in_size"] + 2 * row["pad"] - row["kernel"]) / row["stride"] + 1
-        formula = f"({row['in_size']} + 2·{row['pad']} - {row['kernel']}) / {row['stride']} + 1"
-        return f"{formula} = {exact:g}" + (", rounded down" if exact % 1 else "")
-    if column in ("params_k", "flop_m"):
-        if pd.isna(row["filters"]):
-            return "no weights"
-        weights = [row["filters"], row["in_channels"], row["kernel"], row["kernel"]]
-        if column == "params_k":
-            return f"{_product(weights)} + {row['filters']} = {1e3 * row['params_k']:,.0f}"
-        return f"{_product(weights + outputs[1:])} = {1e6 * row['flop_m']:,.0f}"
-    return "set by the architecture"
-
-
-def _product(factors: list[int]) -> str:
-    return "·".join(str(factor) for factor in factors)

@@ -1,6 +1,7 @@
-"""What every notebook of the lesson starts with: the device in words, and the images."""
+"""What every notebook of the lesson starts with, the device in words and the images; and places in its output."""
 
 import os
+import sys
 
 import torch
 
@@ -40,3 +41,17 @@ def load_images(name: str, root: str | os.PathLike = "data") -> TrainTest:
         data = shapes(seed=0)
         return TrainTest(take(data.train, 200, seed=0), take(data.test, 100, seed=0))
     return named_images(os.environ.get("CNNLESSON_DATA", name), root, seed=0)
+
+
+def output_place():
+    """A place in the output of the notebook's cell that can be filled anew, or None outside a notebook.
+
+    It is IPython's DisplayHandle: `place.update({"text/html": ..., "text/plain": ...}, raw=True)` fills it.
+    """
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    if getattr(shell, "kernel", None) is None:
+        return None
+    from IPython.display import display
+
+    return display({"text/html": "", "text/plain": ""}, raw=True, display_id=True)

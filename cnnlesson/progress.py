@@ -8,6 +8,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from cnnlesson.data.batches import Batches, watch_batches
+from cnnlesson.notebook import output_place
 from cnnlesson.training import Epoch
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
@@ -27,9 +28,9 @@ class Progress:
     def __init__(self, num_points: int, num_ended: int, table: Callable[[], pd.DataFrame], here: bool, epochs: int = 1):
         self.table = table
         self.epochs = epochs
-        self.handle = _notebook_handle()
+        self.place = output_place()
         # Without a notebook, bars are for a terminal alone (None): in a file they would be a line an update.
-        off = num_ended == num_points or (None if self.handle is None else False)
+        off = num_ended == num_points or (None if self.place is None else False)
         self.grid = tqdm(total=num_points, initial=num_ended, desc="grid", bar_format=_BAR, disable=off)
         self.trial = tqdm(total=1, desc="trial", bar_format=_BAR, leave=False, disable=off) if here else None
         self.running = {}  # how many epochs each running trial has made
@@ -90,18 +91,7 @@ class Progress:
         bar.update(share - bar.n)
 
     def _show_table(self) -> None:
-        if self.handle is not None:
-            from IPython.display import HTML
-
-            self.handle.update(HTML(self.table().to_html(index=False, na_rep="", border=0)))
-
-
-def _notebook_handle():
-    """A place in the notebook's output that can be filled anew, or None outside a notebook."""
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    if getattr(shell, "kernel", None) is None:
-        return None
-    from IPython.display import HTML, display
-
-    return display(HTML(""), display_id=True)
+        if self.place is not None:
+            table = self.table()
+            page = table.to_html(index=False, na_rep="", border=0)
+            self.place.update({"text/html": page, "text/plain": table.to_string(index=False)}, raw=True)

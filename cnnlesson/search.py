@@ -19,7 +19,7 @@ from cnnlesson.checkpoint import CheckpointError
 from cnnlesson.doctor import diagnose
 from cnnlesson.forecast import Cost, measure
 from cnnlesson.progress import Progress
-from cnnlesson.results import best_point, count
+from cnnlesson.results import best_point, count, duration
 from cnnlesson.training import Epoch
 from cnnlesson.trial_run import TrialError, epochs_of
 from cnnlesson.trials import ENDED, TakenOverError, Trial, TrialStore, saved_points
@@ -97,16 +97,16 @@ class GridSearch:
             seconds += [cost.seconds] * len(points)
             memory = math.nan if cost.peak_bytes is None else cost.peak_bytes / 1e9
             rows.append({**dict(kind), "trials": len(points), "seconds": cost.seconds, "memory_gb": memory})
-            trials = f"{count(len(points), 'trial')} of {_duration(cost.seconds)}"
+            trials = f"{count(len(points), 'trial')} of {duration(cost.seconds)}"
             size = "memory unknown" if math.isnan(memory) else f"{memory:.1f} GB"
             print(f"{_words(dict(kind)) or 'each'}: {trials}, {size}")
         if not rows:
             print("there is nothing to run")
             return pd.DataFrame(rows)
         self._forecasts[workers] = _makespan(seconds, workers)
-        several = ", ".join(f"{_duration(_makespan(seconds, workers * machines))} on {machines}" for machines in (2, 3))
+        several = ", ".join(f"{duration(_makespan(seconds, workers * machines))} on {machines}" for machines in (2, 3))
         print(
-            f"together: {_duration(self._forecasts[workers])} with {count(workers, 'worker')} on this machine; "
+            f"together: {duration(self._forecasts[workers])} with {count(workers, 'worker')} on this machine; "
             f"on several such machines {several}"
         )
         if not torch.cuda.is_available():
@@ -195,7 +195,7 @@ class GridSearch:
                     self._remove_checkpoints()  # also what a worker wrote while its trial was given up
             results = self.results()
         if forecast and num_ended < len(states):
-            print(f"forecast {_duration(forecast)}, actual {_duration(time.perf_counter() - start)}")
+            print(f"forecast {duration(forecast)}, actual {duration(time.perf_counter() - start)}")
         failed = sum(state == "failed" for state in self.store.states())
         if failed:
             print(f"{count(failed, 'trial')} failed: see the column reason; run(retry_failed=True) runs them again")
@@ -426,9 +426,3 @@ def _makespan(seconds: Sequence[float], workers: int) -> float:
 
 def _words(point: Mapping[str, float]) -> str:
     return ", ".join(f"{name.replace('_', ' ')} {value:g}" for name, value in point.items())
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} seconds"
-    return f"{seconds / 60:.1f} minutes" if seconds < 90 * 60 else f"{seconds / 3600:.1f} hours"

@@ -1,6 +1,8 @@
-"""How large the signals in a network are: the gradient of each layer, and F(x) beside x in each residual block."""
+"""How large the signals in a network are: what each layer gives, its gradient, and F(x) beside x in each block."""
 
 import copy
+import functools
+import math
 
 import pandas as pd
 import torch
@@ -29,6 +31,28 @@ def gradient_norms(model: nn.Module, images: torch.Tensor, labels: torch.Tensor)
         for name, layer in model.named_modules()
         if isinstance(layer, nn.Conv2d | nn.Linear)
     }
+
+
+@torch.no_grad()
+def activation_sizes(model: nn.Module, images: torch.Tensor) -> dict[str, float]:
+    """The root mean square of what each convolution and fully-connected layer gives, in training mode.
+
+    Layers are in the order of `gradient_norms`. The model and its running statistics stay as they are.
+
+    Args:
+        model: on the device of the images.
+        images: one batch, (N, 3, H, W).
+    """
+    model = copy.deepcopy(model).train()
+    sizes = {name: math.nan for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
+
+    def measure(name: str, layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        sizes[name] = float(output.square().mean().sqrt())
+
+    for name in sizes:
+        model.get_submodule(name).register_forward_hook(functools.partial(measure, name))
+    model(images)
+    return sizes
 
 
 @torch.no_grad()

@@ -1,3 +1,6 @@
+import dataclasses
+import math
+
 import pandas as pd
 import pytest
 import torch
@@ -67,10 +70,18 @@ def words(ax) -> list[str]:
     return [text.get_text() for text in ax.texts]
 
 
-def test_history_shows_both_accuracies(history):
-    ax = plot_history(history)
-    assert [list(line.get_ydata()) for line in ax.lines] == [pytest.approx([10, 20, 30]), pytest.approx([5, 10, 15])]
-    assert history_text(history).splitlines()[2] == "epoch 3: training 30.0%, validation 15.0%"
+def test_history_shows_losses_and_accuracies_and_where_a_training_diverged(history):
+    loss, accuracy = plot_history(history)
+    assert [list(line.get_ydata()) for line in loss.lines] == [[2.0] * 3, [2.1] * 3]
+    lines = [list(line.get_ydata()) for line in accuracy.lines]
+    assert lines == [pytest.approx([10, 20, 30]), pytest.approx([5, 10, 15])]
+    assert history_text(history).splitlines()[2] == (
+        "epoch 3: loss 2.000 training, 2.100 validation; accuracy 30.0% training, 15.0% validation"
+    )
+    history[-1] = dataclasses.replace(history[-1], train_loss=math.nan, val_loss=math.nan, diverged=True)
+    loss, _ = plot_history(history)
+    assert words(loss) == ["diverged"]
+    assert history_text(history).endswith("; diverged")
 
 
 def test_the_heat_map_names_every_cell(grid):
@@ -102,11 +113,10 @@ def test_weight_decay_shows_training_beside_validation(decays):
     ]
 
 
-@pytest.mark.parametrize("draw", ["history", "grid", "decays"])
-def test_figures_draw_on_the_axes_they_are_given(draw, history, grid, decays):
+@pytest.mark.parametrize("draw", ["grid", "decays"])
+def test_figures_draw_on_the_axes_they_are_given(draw, grid, decays):
     _, ax = plt.subplots()
     function, argument = {
-        "history": (plot_history, history),
         "grid": (plot_grid, grid),
         "decays": (plot_weight_decay, decays),
     }[draw]

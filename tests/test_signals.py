@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cnnlesson.models import cifar_resnet, resnet18, resnet50
-from cnnlesson.signals import gradient_norms, residual_sizes
+from cnnlesson.signals import activation_sizes, gradient_norms, residual_sizes
 
 
 @pytest.fixture
@@ -67,3 +67,13 @@ def test_three_layer_blocks_are_measured_too(images):
 def test_a_network_without_residual_blocks_is_refused(images):
     with pytest.raises(ValueError, match="CifarResNet has no residual block"):
         residual_sizes(cifar_resnet(8, 10, residual=False), images)
+
+
+def test_activations_are_measured_layer_by_layer_and_the_model_stays_as_it_was():
+    torch.manual_seed(0)
+    model, images = cifar_resnet(8, 10), torch.randn(4, 3, 32, 32)
+    sizes = activation_sizes(model, images)
+    assert list(sizes) == list(gradient_norms(model, images, torch.arange(4)))
+    with torch.no_grad():
+        assert sizes["conv1"] == pytest.approx(float(model.conv1(images).square().mean().sqrt()))
+    assert model.bn1.num_batches_tracked == 0

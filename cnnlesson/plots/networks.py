@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cnnlesson.plots.figures import VAL_COLOUR, figure
+from cnnlesson.plots.figures import TRAIN_COLOUR, VAL_COLOUR, figure
 
 
 def layers_text(table: pd.DataFrame) -> str:
@@ -20,19 +20,23 @@ def layers_text(table: pd.DataFrame) -> str:
 
 
 @figure("Bars of the memory, the parameters and the multiply-adds of each layer", layers_text)
-def plot_layers(table: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+def plot_layers(
+    table: pd.DataFrame, axes: Sequence[Axes] | None = None, picked: str | None = None
+) -> Sequence[Axes]:
     """Memory, parameters and work of each layer, as bars: three panels.
 
     Args:
         table: from `cnnlesson.anatomy.layer_table`.
         axes: three, side by side.
+        picked: the layer whose bars have another colour.
     """
     table = table.drop(index="total", errors="ignore")
     if axes is None:
         _, axes = plt.subplots(1, 3, figsize=(9.6, 0.26 * len(table) + 1.2), sharey=True)
     titles = ("memory of the output (KB)", "parameters (thousands)", "multiply-adds (millions)")
     for ax, column, title in zip(axes, ("memory_kb", "params_k", "flop_m"), titles, strict=True):
-        bars = ax.barh(table.index, table[column], color=VAL_COLOUR)
+        colours = [TRAIN_COLOUR if name == picked else VAL_COLOUR for name in table.index]
+        bars = ax.barh(table.index, table[column], color=colours)
         ax.bar_label(bars, [f"{value:,.0f}" if value >= 0.5 else "" for value in table[column]], padding=2, fontsize=9)
         ax.set_title(title, fontsize=10)
         ax.margins(x=0.25)

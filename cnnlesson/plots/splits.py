@@ -76,3 +76,34 @@ def plot_folds(folds: Sequence[tuple[torch.Tensor, torch.Tensor]], ax: Axes | No
     handles = [Patch(color=TRAIN_COLOUR, label="training"), Patch(color=VAL_COLOUR, label="validation")]
     ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1))
     return ax
+
+
+def fold_balance_text(folds: Sequence[torch.Tensor], classes: Sequence[str]) -> str:
+    """The facts of `plot_fold_balance`, of all classes, as a table."""
+    return _fold_counts(folds, classes).T.to_string()
+
+
+@figure("How many images of each class the validation part of each fold has", fold_balance_text)
+def plot_fold_balance(folds: Sequence[torch.Tensor], classes: Sequence[str], ax: Axes | None = None) -> Axes:
+    """How many images of each of the first twelve classes are in the validation part of each fold: a row a fold.
+
+    Args:
+        folds: the labels (N,) of the validation part of each fold.
+        classes: the names of the classes.
+    """
+    counts = _fold_counts(folds, classes).iloc[:, :12]
+    ax = ax or new_axes((9.6, 0.4 * len(folds) + 1.4))
+    ax.imshow(counts, aspect="auto", vmin=0, vmax=2 * counts.to_numpy().max() + 1, cmap="Blues")  # light under the type
+    for row, of_fold in enumerate(counts.to_numpy()):
+        for column, count in enumerate(of_fold):
+            ax.text(column, row, count, ha="center", va="center")
+    ax.set_xticks(range(counts.shape[1]), counts.columns, rotation=30, ha="right", rotation_mode="anchor")
+    ax.set_yticks(range(len(folds)), counts.index)
+    ax.tick_params(length=0)
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def _fold_counts(folds: Sequence[torch.Tensor], classes: Sequence[str]) -> pd.DataFrame:
+    counts = [torch.bincount(labels.cpu(), minlength=len(classes)).numpy() for labels in folds]
+    return pd.DataFrame(counts, index=[f"fold {number}" for number in range(1, len(folds) + 1)], columns=list(classes))

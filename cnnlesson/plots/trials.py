@@ -15,27 +15,42 @@ from cnnlesson.training import Epoch
 def history_text(history: Sequence[Epoch]) -> str:
     """The facts of `plot_history`, a line an epoch."""
     return "\n".join(
-        f"epoch {epoch.number}: training {epoch.train_accuracy:.1%}, validation {epoch.val_accuracy:.1%}"
+        f"epoch {epoch.number}: loss {epoch.train_loss:.3f} training, {epoch.val_loss:.3f} validation; "
+        f"accuracy {epoch.train_accuracy:.1%} training, {epoch.val_accuracy:.1%} validation"
+        + ("; diverged" if epoch.diverged else "")
         for epoch in history
     )
 
 
-@figure("Curves of training and validation accuracy over the epochs", history_text)
-def plot_history(history: Sequence[Epoch], ax: Axes | None = None) -> Axes:
-    """Training and validation accuracy over the epochs."""
-    ax = ax or new_axes()
+@figure("Curves of the loss and of the accuracy over the epochs, in training and in validation", history_text)
+def plot_history(history: Sequence[Epoch], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """Losses (left) and accuracies (right) over the epochs, of training and of validation.
+
+    A cross at the lower edge marks the epoch in which a training diverged.
+
+    Args:
+        history: of one training.
+        axes: two, side by side.
+    """
+    axes = axes if axes is not None else plt.subplots(1, 2, figsize=(9.6, 3.6))[1]
     numbers = [epoch.number for epoch in history]
-    train = [100 * epoch.train_accuracy for epoch in history]
-    validation = [100 * epoch.val_accuracy for epoch in history]
-    ax.plot(numbers, train, "o--", color=TRAIN_COLOUR, label="training")
-    ax.plot(numbers, validation, "o-", color=VAL_COLOUR, label="validation")
-    ax.set_xlabel("epoch")
-    ax.set_ylabel("accuracy (%)")
-    ax.set_ylim(bottom=0)
-    ax.set_xlim(0.5, len(history) + 0.5)
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    ax.legend()
-    return ax
+    for ax, name, scale, words in zip(
+        axes, ("loss", "accuracy"), (1, 100), ("loss (nats)", "accuracy (%)"), strict=True
+    ):
+        for part, colour, style in (("train", TRAIN_COLOUR, "o--"), ("val", VAL_COLOUR, "o-")):
+            values = [scale * getattr(epoch, f"{part}_{name}") for epoch in history]
+            ax.plot(numbers, values, style, color=colour, label="training" if part == "train" else "validation")
+        for epoch in history:
+            if epoch.diverged:
+                ax.plot(epoch.number, 0, "x", color="black", markersize=12, markeredgewidth=2, clip_on=False)
+                ax.annotate("diverged", (epoch.number, 0), (0, 10), textcoords="offset points", ha="center")
+        ax.set_xlabel("epoch")
+        ax.set_ylabel(words)
+        ax.set_ylim(bottom=0)
+        ax.set_xlim(0.5, len(history) + 0.5)
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    axes[1].legend(loc="best")
+    return axes
 
 
 def outcomes(results: pd.DataFrame, names: Sequence[str], figure: str) -> pd.DataFrame:
@@ -43,7 +58,8 @@ def outcomes(results: pd.DataFrame, names: Sequence[str], figure: str) -> pd.Dat
 
     Mean and spread (the standard deviation) are those of `figure` over the seeds, without the trials that diverged or
     failed. The note is empty where all completed, else it says what did not: "diverged", or "1 of 3 diverged". The
-    words are all of this: "37.5%", "37.5% ± 1.2" (in percentage points), "12.0% (pruned)", "diverged".
+    words are all of this: "37.5%", "37.5% ± 1.2" (in percentage points), "12.0% (pruned)", "diverged"; of a loss
+    "1.234 ± 0.012".
 
     Args:
         results: a row a trial, with the columns `names`, `figure` and diverged, and state and seed where there are.
@@ -59,7 +75,7 @@ def outcomes(results: pd.DataFrame, names: Sequence[str], figure: str) -> pd.Dat
     points = [results[name] for name in names]
     shares = results[figure].where(~states.isin(["diverged", "failed"])).groupby(points)
     found = pd.DataFrame({"mean": shares.mean(), "spread": shares.std(), "note": states.groupby(points).agg(_note)})
-    return found.assign(words=[_in_words(*row) for row in found.itertuples(index=False)])
+    return found.assign(words=[_in_words(*row, figure) for row in found.itertuples(index=False)])
 
 
 def _note(states: pd.Series) -> str:
@@ -69,58 +85,80 @@ def _note(states: pd.Series) -> str:
     return ", ".join(f"{count} of {len(states)} {state}" for state, count in counts.items() if state != "completed")
 
 
-def _in_words(mean: float, spread: float, note: str) -> str:
+def _in_words(mean: float, spread: float, note: str, figure: str) -> str:
     if pd.isna(mean):
         return note
-    return " ".join(filter(None, [f"{mean:.1%}", _spread(spread), f"({note})" if note else ""]))
+    return " ".join(filter(None, [_number(mean, figure), _spread(spread, figure), f"({note})" if note else ""]))
 
 
-def _spread(spread: float) -> str:
-    return "" if pd.isna(spread) else f"± {100 * spread:.1f}"
+def _number(mean: float, figure: str) -> str:
+    return f"{mean:.3f}" if _is_loss(figure) else f"{mean:.1%}"
 
 
-def grid_text(results: pd.DataFrame) -> str:
+def _spread(spread: float, figure: str) -> str:
+    if pd.isna(spread):
+        return ""
+    return f"± {spread:.3f}" if _is_loss(figure) else f"± {100 * spread:.1f}"
+
+
+def _is_loss(figure: str) -> bool:
+    """Losses are in nats; the other figures are shares."""
+    return figure.endswith("loss")
+
+
+METRICS = {
+    "val_accuracy": "validation accuracy",
+    "train_accuracy": "training accuracy",
+    "val_loss": "validation loss",
+    "train_loss": "training loss",
+}
+
+
+def grid_text(results: pd.DataFrame, metric: str = "val_accuracy") -> str:
     """The facts of `plot_grid`, as a table."""
-    words = _grid(results)["words"]
+    words = _grid(results, metric)["words"]
     words.index = [f"{lr:g}" for lr in words.index]
     words = words.rename_axis(index=None, columns="lr \\ batch size")
     return words.to_string()
 
 
-@figure("A heat map of validation accuracy over learning rate and batch size", grid_text)
-def plot_grid(results: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """A heat map of validation accuracy over learning rate and batch size: of several seeds the mean.
+@figure("A heat map of what the trials gave, over learning rate and batch size", grid_text)
+def plot_grid(results: pd.DataFrame, ax: Axes | None = None, metric: str = "val_accuracy") -> Axes:
+    """A heat map of an accuracy or a loss over learning rate and batch size: of several seeds the mean.
 
     Args:
-        results: a row a trial, with the columns lr, batch_size, val_accuracy and diverged, and state and seed where
-            there are, and each (lr, batch_size, seed) once.
+        results: a row a trial, with the columns lr, batch_size, `metric` and diverged, and state and seed where there
+            are, and each (lr, batch_size, seed) once.
+        metric: one of `METRICS`.
     """
-    grid = _grid(results)
-    accuracy = 100 * grid["mean"]
+    grid = _grid(results, metric)
+    is_loss = _is_loss(metric)
+    shown = grid["mean"] if is_loss else 100 * grid["mean"]
     ax = ax or new_axes()
-    image = ax.imshow(accuracy, cmap="cividis", vmin=0, aspect="auto")
-    ax.set_facecolor("lightgrey")  # shows where no trial has an accuracy
-    for row, lr in enumerate(accuracy.index):
-        for column, batch_size in enumerate(accuracy.columns):
+    image = ax.imshow(shown, cmap="cividis_r" if is_loss else "cividis", vmin=0, aspect="auto")  # light is good
+    ax.set_facecolor("lightgrey")  # shows where no trial has a figure
+    for row, lr in enumerate(shown.index):
+        for column, batch_size in enumerate(shown.columns):
             mean, spread, note = (grid[part].loc[lr, batch_size] for part in ("mean", "spread", "note"))
             large, small = note, ""
             if not pd.isna(mean):
-                large, small = f"{mean:.1%}", "\n".join(filter(None, [_spread(spread), note]))
-            style = {"ha": "center", "color": "white" if 100 * mean < image.norm.vmax / 2 else "black"}
+                large, small = _number(mean, metric), "\n".join(filter(None, [_spread(spread, metric), note]))
+            is_dark = (shown.loc[lr, batch_size] < image.norm.vmax / 2) != is_loss
+            style = {"ha": "center", "color": "white" if is_dark and not pd.isna(mean) else "black"}
             ax.text(column, row, large, va="bottom" if small else "center", fontsize=13, **style)
             if small:
-                ax.text(column, row, small, va="top", fontsize=9, **style)
-    ax.set_xticks(range(accuracy.shape[1]), accuracy.columns)
-    ax.set_yticks(range(accuracy.shape[0]), [f"{lr:g}" for lr in accuracy.index])
+                ax.text(column, row, small, va="top", fontsize=10, **style)
+    ax.set_xticks(range(shown.shape[1]), shown.columns)
+    ax.set_yticks(range(shown.shape[0]), [f"{lr:g}" for lr in shown.index])
     ax.set_xlabel("batch size")
     ax.set_ylabel("learning rate")
-    ax.figure.colorbar(image, ax=ax, label="validation accuracy (%)")
+    ax.figure.colorbar(image, ax=ax, label=METRICS[metric] + (" (nats)" if is_loss else " (%)"))
     return ax
 
 
-def _grid(results: pd.DataFrame) -> pd.DataFrame:
-    """`outcomes`, learning rate by batch size; a part of it, such as _grid(results)["words"], is a table."""
-    grid = outcomes(results, ["lr", "batch_size"], "val_accuracy").unstack().sort_index(ascending=False)
+def _grid(results: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """`outcomes`, learning rate by batch size; a part of it, such as _grid(results, metric)["words"], is a table."""
+    grid = outcomes(results, ["lr", "batch_size"], metric).unstack().sort_index(ascending=False)
     return grid.fillna({column: "" for column in grid if column[0] in ("note", "words")})
 
 
@@ -192,7 +230,9 @@ def weight_decay_text(results: pd.DataFrame) -> str:
     for decay, row in validation.iterrows():
         words = row["words"]
         if not pd.isna(row["mean"]):
-            words = f"training {_in_words(*train.loc[decay, ['mean', 'spread']], '')}, validation {words}"
+            words = (
+                f"training {_in_words(*train.loc[decay, ['mean', 'spread']], '', 'train_accuracy')}, validation {words}"
+            )
         lines.append(f"weight decay {decay:g}: {words}")
     return "\n".join(lines)
 
@@ -217,7 +257,7 @@ def plot_weight_decay(results: pd.DataFrame, ax: Axes | None = None) -> Axes:
         errors = 100 * decays["spread"] if decays["spread"].notna().any() else None
         bars = ax.bar(decays.index + shift, heights, yerr=errors, capsize=3, width=0.38, color=colour, label=name)
         labels = ["" if pd.isna(mean) else f"{100 * mean:.1f}" for mean in decays["mean"]]
-        spreads = [_spread(spread) for spread in decays["spread"]]
+        spreads = [_spread(spread, column) for spread in decays["spread"]]
         ax.bar_label(
             bars, [f"{label}\n{spread}".strip() for label, spread in zip(labels, spreads, strict=True)], padding=2
         )

@@ -1,1 +1,29 @@
-"""What a student moves and watches in a notebook: explorers, and the live board of a training."""
+"""What a student moves and watches in a notebook: explorers, and the live board of a training.
+
+explorer.py     what all explorers have in common: controls, a picture, the same in words, errors in a line
+convolution.py  a window that slides over an image
+layers.py       what each layer of a network costs
+splits.py       splits and folds of real labels, and pictures in two parts
+inside.py       activation maps, filters and receptive fields
+depth.py        activations and gradients in plain and residual networks
+results.py      the results of searches
+board.py        the live board
+"""
+
+from cnnlesson.widgets.board import live_board
+from cnnlesson.widgets.convolution import explore_convolution
+from cnnlesson.widgets.depth import explore_depth
+from cnnlesson.widgets.inside import explore_network
+from cnnlesson.widgets.layers import explore_layers
+from cnnlesson.widgets.results import explore_results
+from cnnlesson.widgets.splits import explore_splits
+
+__all__ = [
+    "explore_convolution",
+    "explore_depth",
+    "explore_layers",
+    "explore_network",
+    "explore_results",
+    "explore_splits",
+    "live_board",
+]

@@ -1,0 +1,44 @@
+"""Figures of the signals in networks: how large activations and gradients are, layer by layer."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+from matplotlib.axes import Axes
+
+from cnnlesson.plots.figures import PLAIN_COLOUR, RESIDUAL_COLOUR, blank, figure
+
+_COLOURS = {"plain": PLAIN_COLOUR, "residual": RESIDUAL_COLOUR}
+
+
+def signals_text(signals: pd.DataFrame) -> str:
+    """The facts of `plot_signals`, two lines a network."""
+    lines = []
+    for network, sizes in signals.groupby("network", sort=False):
+        for column, words in (("activation", "activations"), ("gradient", "gradients")):
+            values = sizes[column]
+            lines.append(
+                f"{network}, {len(sizes)} layers, {words}: first layer {values.iloc[0]:.2g}, last layer "
+                f"{values.iloc[-1]:.2g}, smallest {values.min():.2g}, largest {values.max():.2g}"
+            )
+    return "\n".join(lines)
+
+
+@figure("The size of the activations and of the gradients in each layer, from the images to the logits", signals_text)
+def plot_signals(signals: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
+    """How large activations (left) and gradients (right) are in each layer of one or more networks.
+
+    Args:
+        signals: a row a network and layer, from the images on, with the columns network ("plain" or "residual"),
+            activation and gradient, such as `cnnlesson.signals.activation_sizes` and `gradient_norms` give them.
+        axes: two, side by side.
+    """
+    axes = blank(1, 2, (9.6, 3.6)) if axes is None else axes
+    titles = {"activation": "size of the activations", "gradient": "norm of the gradient"}
+    for ax, (column, title) in zip(axes, titles.items(), strict=True):
+        for network, sizes in signals.groupby("network", sort=False):
+            ax.semilogy(range(1, len(sizes) + 1), sizes[column], ".-", color=_COLOURS[network], label=network)
+        ax.set_title(title)
+        ax.set_xlabel("layer, from the images on")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.legend()
+    return axes

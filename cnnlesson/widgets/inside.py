@@ -1,0 +1,68 @@
+"""What a network sees in an image: activation maps, the filters of its first layer, and receptive fields."""
+
+import torch
+import torchvision.transforms.v2.functional as transforms
+from torch import nn
+
+from cnnlesson.anatomy import layer_table, receptive_field
+from cnnlesson.data import Batches, ImageSet
+from cnnlesson.plots import plot_filters, plot_receptive_field
+from cnnlesson.plots.figures import blank_mosaic, describe_figure
+from cnnlesson.widgets.explorer import Choice, Explorer, Slider
+
+LAYOUT = [["image", "map"], ["filters", "filters"]]
+
+
+def explore_network(model: nn.Module, image_set: ImageSet, image_size: int) -> Explorer:
+    """One channel of one layer for one image, and the pixels that its strongest place sees.
+
+    Args:
+        model: any network of the lesson, on any device; it stays as it is.
+        image_set: its images are resized to what the network gets.
+        image_size: height and width in pixels that the network wants.
+    """
+    device = next(model.parameters()).device
+    filters = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d)).weight
+    table = layer_table(model, (3, image_size, image_size))
+    layers = table.index[table["out_size"].notna()]  # those that give maps
+    controls = {
+        "image": Slider("image", 0, 0, len(image_set) - 1),
+        "layer": Choice("layer", list(layers)),
+        "channel": Slider("channel", 0, 0, int(table["out_channels"].max()) - 1),
+    }
+
+    def draw(image: int, layer: str, channel: int) -> tuple:
+        one = image_set[torch.tensor([image])]
+        maps = activations(model, layer, Batches(one, 1, image_size, device=device))  # (channels, H, W)
+        if channel >= len(maps):
+            raise ValueError(f"{layer} has {len(maps)} channels, 0 to {len(maps) - 1}: choose a smaller one")
+        activation = maps[channel]
+        row, column = divmod(int(activation.argmax()), activation.shape[1])
+        field = receptive_field(model, layer, (3, image_size, image_size), row, column)
+        axes = blank_mosaic(LAYOUT, (9.6, 6), height_ratios=[4, 1.4])
+        picture = transforms.resize(one.images[0], [image_size, image_size])
+        plot_receptive_field(picture, field, activation, row, column, [axes["image"], axes["map"]])
+        plot_filters(filters, axes["filters"]).set_title("all filters of the first layer")
+        name = one.classes[one.labels[0]]
+        words = (
+            f"image {image}, {name}; {layer}, channel {channel}: from {activation.min():.2g} to "
+            f"{activation.max():.2g}, {(activation > 0).float().mean():.0%} above 0"
+        )
+        return axes["image"], f"{words}\n{describe_figure(axes['image']).text}"
+
+    return Explorer(controls, draw)
+
+
+@torch.no_grad()
+def activations(model: nn.Module, layer: str, batches: Batches) -> torch.Tensor:
+    """What `layer` gives for the first image of `batches`: (channels, H, W) on the processor."""
+    given = []
+    handle = model.get_submodule(layer).register_forward_hook(lambda part, inputs, output: given.append(output[0]))
+    training = model.training
+    try:
+        images, _ = next(iter(batches))
+        model.eval()(images)
+    finally:
+        handle.remove()
+        model.train(training)
+    return given[0].float().cpu()

@@ -1,0 +1,94 @@
+"""What each layer of a network costs, and the arithmetic of the one that is picked."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+import torch
+from torch import nn
+
+from cnnlesson.anatomy import arithmetic, layer_table
+from cnnlesson.models import AlexNet, TwoTowerAlexNet, cifar_resnet, resnet18, resnet34, resnet50
+from cnnlesson.plots import blank, plot_layers
+from cnnlesson.widgets.explorer import Choice, Explorer, Slider
+
+MOST_ROWS = 30  # of layers with a bar each; larger networks have a bar a block
+COSTS = ["memory_kb", "params_k", "flop_m"]
+
+
+def explore_layers(models: Mapping[str, nn.Module] | None = None) -> Explorer:
+    """The layer table of each of `models`, as bars and in words, and the arithmetic of a layer.
+
+    Args:
+        models: by their names; without them those of the lesson, for 1000 classes.
+    """
+    models = models or lesson_networks()
+    controls = {
+        "name": Choice("network", list(models)),
+        "size": Slider("input size", 227, 32, 256),
+        "layer": Choice("layer", []),
+    }
+
+    def find_layers(change: object = None) -> None:
+        controls["layer"].offer(layer_names(models[controls["name"].value], controls["size"].value))
+
+    find_layers()
+    controls["name"].when_changed(find_layers)
+    controls["size"].when_changed(find_layers)
+
+    def draw(name: str, size: int, layer: str | None) -> tuple:
+        table = layer_table(models[name], (3, size, size))
+        shown, picked = table.drop(index="total"), layer
+        if len(shown) > MOST_ROWS:
+            shown, picked = shown.groupby(_block, sort=False)[COSTS].sum(), _block(layer)
+        axes = plot_layers(shown, blank(1, 3, (9.6, 0.3 * len(shown) + 1), sharey=True), picked)
+        return axes, f"{_in_words(shown, table.loc['total'])}\n\n{_arithmetic(models[name], table, layer)}"
+
+    return Explorer(controls, draw)
+
+
+def lesson_networks() -> dict[str, nn.Module]:
+    """The networks of the lesson by name, without memory for their weights, which nobody looks at here."""
+    with torch.device("meta"):
+        return {
+            "AlexNet": AlexNet(1000, dropout=0.5),
+            "AlexNet, two towers": TwoTowerAlexNet(1000),
+            "ResNet-18": resnet18(1000),
+            "ResNet-18 for small images": resnet18(1000, small_images=True),
+            "ResNet-34": resnet34(1000),
+            "ResNet-50": resnet50(1000),
+            "ResNet-20 for CIFAR-10": cifar_resnet(20, 10),
+            "plain network of 20 layers": cifar_resnet(20, 10, residual=False),
+        }
+
+
+def layer_names(model: nn.Module, size: int) -> list[str]:
+    """The layers that have a row in the table of `model`; none where it does not take images of this size."""
+    try:
+        return list(layer_table(model, (3, size, size)).index[:-1])
+    except Exception:  # `draw` will say what is wrong
+        return []
+
+
+def _block(layer: str) -> str:
+    """layer1.0 for layer1.0.conv2."""
+    return ".".join(layer.split(".")[:2])
+
+
+def _in_words(shown: pd.DataFrame, total: pd.Series) -> str:
+    costs = pd.concat([shown[COSTS].astype(float), total[COSTS].astype(float).to_frame().T])
+    words = costs.map("{:,.1f}".format).rename(
+        columns={"memory_kb": "memory (KB)", "params_k": "parameters (k)", "flop_m": "multiply-adds (M)"}
+    )
+    return words.to_string()
+
+
+def _arithmetic(model: nn.Module, table: pd.DataFrame, layer: str) -> str:
+    names = {
+        "out_size": "height and width of the output",
+        "memory_kb": "memory (KB)",
+        "params_k": "parameters",
+        "flop_m": "multiply-adds",
+    }
+    part = dict(model.named_modules()).get(layer, nn.Flatten())  # a network may flatten without a layer for it
+    how = arithmetic(part, table.loc[layer])
+    return "\n".join([f"{layer}:", *(f"  {words}: {how[column]}" for column, words in names.items() if column in how)])

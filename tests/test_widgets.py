@@ -1,0 +1,282 @@
+"""Explorers follow their controls, say what they show, and say in a line what cannot be shown."""
+
+import re
+
+import pandas as pd
+import pytest
+import torch
+from small_run import GRID, run
+from test_audit import value_of
+from torch import nn
+from torchvision import models
+
+from cnnlesson import reference
+from cnnlesson.data import Batches, ImageSet, shapes, take
+from cnnlesson.models import resnet18
+from cnnlesson.plots import blank, grid_text, plot_weight_decay
+from cnnlesson.results import last_epochs
+from cnnlesson.search import GridSearch
+from cnnlesson.widgets import (
+    explore_convolution,
+    explore_depth,
+    explore_layers,
+    explore_network,
+    explore_results,
+    explore_splits,
+    explorer,
+)
+from cnnlesson.widgets.explorer import Choice, Explorer, Slider, Tick
+from cnnlesson.widgets.layers import lesson_networks
+
+
+@pytest.fixture(scope="module")
+def some_images() -> ImageSet:
+    return take(shapes(seed=0).test, 200, seed=0)
+
+
+@pytest.fixture(scope="module")
+def grids() -> dict[str, pd.DataFrame]:
+    return dict(iter(reference.load("tiny_imagenet_grid").table.groupby("model")))
+
+
+@pytest.fixture
+def make(some_images, grids):
+    """Makes an explorer by its name."""
+
+    def make(name: str) -> Explorer:
+        if name == "convolution":
+            return explore_convolution()
+        if name == "layers":
+            return explore_layers()
+        if name == "splits":
+            return explore_splits(some_images)
+        if name == "network":
+            torch.manual_seed(0)
+            return explore_network(resnet18(10), some_images, image_size=64)
+        if name == "depth":
+            return explore_depth(*next(iter(Batches(some_images, 8, 32, device="cpu"))), num_classes=10)
+        return explore_results(grids)
+
+    return make
+
+
+def move(explored: Explorer, **values) -> str:
+    """Set controls as a student does, and return the words."""
+    for name, value in values.items():
+        control = explored.controls[name]
+        (control.number if isinstance(control, Slider) else control).value = value
+    return explored.words
+
+
+NAMES = ["convolution", "layers", "splits", "network", "depth", "results"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_whatever_is_moved_the_picture_or_its_words_follow(make, name):
+    explored = make(name)
+    for control in explored.controls.values():
+        before = explored.page.value
+        widget = control.number if isinstance(control, Slider) else control
+        if isinstance(control, Choice):
+            last = widget.options[-1]
+            widget.value = last[1] if isinstance(last, tuple) else last
+        elif isinstance(control, Tick):
+            widget.value = not widget.value
+        else:
+            widget.value += 1
+        assert explored.page.value != before, widget.description
+        assert "Error" not in explored.words
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_has_labels_a_picture_with_alt_text_and_its_words(make, name, monkeypatch):
+    explored = make(name)
+    shown = []
+    monkeypatch.setattr(explorer, "display", lambda bundle, raw: shown.append(bundle))
+    explored._ipython_display_()
+    (bundle,) = shown
+    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == explored.box.model_id
+    alt = re.search(r'<img alt="([^"]+)"', bundle["text/html"])[1]
+    assert len(alt) > 20 and bundle["text/plain"].startswith(alt.replace("&#x27;", "'")[:40])
+    assert explored.words in bundle["text/plain"]
+    for control in explored.controls.values():
+        assert (control.number if isinstance(control, Slider) else control).description
+
+
+def test_what_cannot_be_drawn_is_a_line_in_place_of_the_picture():
+    def draw(size: int, kind: str) -> tuple:
+        if size > 3:
+            raise ValueError("too large: take 3 or less")
+        if kind == "broken":
+            raise RuntimeError("layer 2\n  has exploded")
+        return plot_weight_decay(decays, blank()), f"size {size}"
+
+    decays = pd.DataFrame(
+        [(0.1, 0.5, 0.5, False)], columns=["weight_decay", "train_accuracy", "val_accuracy", "diverged"]
+    )
+    explored = Explorer({"size": Slider("size", 1, 1, 9), "kind": Choice("kind", ["whole", "broken"])}, draw)
+    assert "<img" in explored.page.value and explored.words == "size 1"
+    assert move(explored, size=4) == "too large: take 3 or less"
+    assert "<img" not in explored.page.value and 'role="status"' in explored.page.value
+    assert move(explored, size=2, kind="broken") == "RuntimeError: layer 2 has exploded"
+    assert move(explored, kind="whole") == "size 2" and "<img" in explored.page.value
+
+
+def test_a_value_out_of_range_is_moved_into_it():
+    field = Slider("kernel", 3, 1, 15)
+    field.number.value = 99
+    assert field.value == 15
+
+
+@pytest.mark.parametrize(("size", "kernel", "stride", "padding"), [(227, 11, 4, 2), (224, 11, 4, 0), (9, 4, 3, 1)])
+def test_the_convolution_is_that_of_torch(size, kernel, stride, padding):
+    words = move(
+        explore_convolution(), size=size, kernel=kernel, stride=stride, padding=padding, in_channels=5, filters=7
+    )
+    layer = nn.Conv2d(5, 7, kernel, stride, padding)
+    output = layer(torch.zeros(1, 5, size, size))
+    assert f"output {output.shape[2]}×{output.shape[3]}" in words
+    found = dict(re.findall(r"^(parameters|multiply-adds).*: (.+) = ", words, flags=re.MULTILINE))
+    assert value_of(found["parameters"]) == sum(parameter.numel() for parameter in layer.parameters())
+    assert value_of(found["multiply-adds"]) == output.numel() * layer.weight[0].numel()
+
+
+def test_a_kernel_that_does_not_fit_is_told():
+    assert "a kernel of 9 pixels does not fit into 4" in move(explore_convolution(), size=4, kernel=9)
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"), [("AlexNet", models.alexnet), ("ResNet-34", models.resnet34), ("ResNet-50", models.resnet50)]
+)
+def test_the_layer_table_has_torchvisions_parameters(name, theirs):
+    words = move(explore_layers(), name=name)
+    total = next(line for line in words.splitlines() if line.startswith("total"))
+    with torch.device("meta"):
+        parameters = sum(parameter.numel() for parameter in theirs().parameters())
+    assert float(total.split()[2].replace(",", "")) == pytest.approx(parameters / 1e3, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "arithmetic"),
+    [
+        ("AlexNet", "fc6", "parameters: 4096·9216 + 4096 = 37,752,832"),
+        ("AlexNet, two towers", "conv2", "parameters: 256·48·5·5 + 256 = 307,456"),
+        ("ResNet-50", "layer2.0.conv2", "multiply-adds: 128·128·3·3·29·29 = 124,010,496"),
+        ("ResNet-18", "bn1", "parameters: 2·64 = 128"),
+        ("AlexNet", "pool1", "height and width of the output: (56 + 2·0 - 3) / 2 + 1 = 27.5, rounded down"),
+    ],
+)
+def test_a_layer_shows_its_arithmetic(name, layer, arithmetic):
+    words = move(explore_layers(), name=name, layer=layer)
+    assert arithmetic in words
+    formula, _, result = arithmetic.partition(": ")[2].partition(" = ")
+    assert value_of(formula) == float(result.partition(",  ")[0].replace(", rounded down", "").replace(",", ""))
+
+
+def test_a_model_that_the_table_cannot_trace_is_told():
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.linear = nn.Linear(5, 5)
+
+        def forward(self, images):
+            return self.linear(images)
+
+    explored = explore_layers({"mine": Broken(), "AlexNet": lesson_networks()["AlexNet"]})
+    assert explored.words.startswith("RuntimeError: mat1 and mat2 shapes cannot be multiplied")
+    assert "conv1" in move(explored, name="AlexNet")
+    assert "got (1, 3, 64, 64): make the batches with image_size=227" in move(explored, size=64)
+    assert "conv1" in move(explored, size=227)
+
+
+def test_copies_of_pictures_are_found_where_the_split_parts_them(some_images):
+    explored = explore_splits(some_images)
+    assert "0 pictures" in explored.words
+    words = move(explored, copies=20, validation=50, stratified=False)
+    # The copies are the last 20 of 220, and the seed tells which part each image is in: 40, 50 and 10 % of them.
+    train, validation, _ = (
+        set(part.tolist())
+        for part in torch.randperm(220, generator=torch.Generator().manual_seed(0)).split([88, 110, 22])
+    )
+    parted = sum(
+        (place in train and 200 + place in validation) or (place in validation and 200 + place in train)
+        for place in range(20)
+    )
+    assert parted > 0
+    assert f"{parted} pictures of the validation part are in training too" in words
+
+
+def test_stratified_folds_have_the_classes_alike_and_random_ones_need_not(some_images):
+    def counts(words: str) -> list[list[int]]:
+        lines = [line for line in words.splitlines() if line.split()[0] in some_images.classes]
+        return [[int(count) for count in line.split()[-4:]] for line in lines]
+
+    explored = explore_splits(some_images)  # ten classes of twenty
+    assert counts(move(explored, folds=4)) == [[5, 5, 5, 5]] * 10
+    random = counts(move(explored, stratified=False))
+    assert [sum(row) for row in random] == [20] * 10 and random != [[5, 5, 5, 5]] * 10
+
+
+def test_a_part_that_is_too_small_for_its_classes_is_told(some_images):
+    assert "200 images of 10 classes are too few to split into (0.89, 0.01, 0.1)" in move(
+        explore_splits(some_images), validation=1
+    )
+
+
+def test_the_map_is_what_the_layer_gives(some_images):
+    torch.manual_seed(0)
+    model = resnet18(10).train()
+    explored = explore_network(model, some_images, image_size=64)
+    words = move(explored, image=3, layer="conv1", channel=5)
+    images, _ = next(iter(Batches(some_images[torch.tensor([3])], 1, 64, device="cpu")))
+    maps = model.conv1(images)[0, 5]
+    assert f"image 3, {some_images.classes[some_images.labels[3]]}; conv1, channel 5" in words
+    assert f"from {maps.min():.2g} to {maps.max():.2g}" in words
+    row, column = divmod(int(maps.argmax()), 32)
+    assert f"row {row}, column {column} of the 32×32 map" in words
+    assert model.training
+
+
+def test_images_of_another_size_and_channels_that_are_not_there_are_told(some_images):
+    explored = explore_network(resnet18(10), some_images, image_size=64)
+    assert "conv1 has 64 channels, 0 to 63: choose a smaller one" in move(explored, channel=64)
+    with pytest.raises(ValueError, match="make the batches with image_size=227"):
+        explore_network(lesson_networks()["AlexNet"], some_images, image_size=64)
+
+
+def test_signals_of_plain_and_residual_networks_leave_the_notebooks_random_numbers_alone(make):
+    torch.manual_seed(3)
+    expected = torch.rand(1)
+    torch.manual_seed(3)
+    explored = make("depth")
+    move(explored, depth=8)
+    assert torch.equal(torch.rand(1), expected)
+    assert [line.partition(":")[0] for line in explored.words.splitlines()] == [
+        "plain, 8 layers, activations",
+        "plain, 8 layers, gradients",
+        "residual, 8 layers, activations",
+        "residual, 8 layers, gradients",
+    ]
+    assert move(explored, plain=False, residual=False) == "nothing to draw: tick plain, residual or both"
+
+
+def test_results_are_those_of_the_table(make, grids):
+    explored = make("results")
+    words = move(explored, name="resnet18", weight_decay=0.0005, lr=0.001, batch_size=32)
+    table = grids["resnet18"]
+    table = table[table["weight_decay"] == 0.0005]
+    assert grid_text(last_epochs(table)) in words
+    point = table[(table["lr"] == 0.001) & (table["batch_size"] == 32)]
+    assert f"{point['val_accuracy'].iloc[-1]:.1%} validation" in words
+    assert grid_text(last_epochs(table), "val_loss") in move(explored, metric="val_loss")
+    assert "no trial here has ended an epoch" in move(explored, weight_decay=0.05, lr=0.1)
+
+
+def test_a_search_that_goes_on_is_read_again(tmp_path):
+    search = GridSearch(run, GRID, tmp_path / "grid.journal")
+    explored = explore_results({"small": search})
+    assert "holds no search called grid: start it with run()" in explored.words
+    search.run()
+    again, *_ = explored.box.children
+    again.click()
+    assert grid_text(last_epochs(search.results())) in explored.words
