@@ -18,6 +18,7 @@ doctor.py       says in words what is wrong with a training
 results.py      what the table of a search's results says
 report.py       the report that a student hands in, and a run beside a reference run
 exercise.py     the exercise from a shell: the grid, the decays at its best point, the report
+predictions.py  what a trained network says of each image
 signals.py      gradient_norms and residual_sizes: how large the signals in a network are
 depth.py        what depth does: plain and residual networks of several depths, trained alike
 depth_run.py    the same from a shell: networks, tables and figures on disk

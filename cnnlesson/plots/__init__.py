@@ -3,6 +3,7 @@
 figures.py   what all have in common: the look (lesson.mplstyle), alt text, the facts in words, show
 pictures.py  images with their classes, leaks, filters, feature maps
 splits.py    the classes in each part, folds
+mistakes.py  which classes are taken for which, and the images that are most wrong
 networks.py  what each layer costs
 windows.py   one convolution on its grid, a receptive field on its image
 trials.py    one training's history, and the trials of a grid
@@ -20,6 +21,7 @@ from cnnlesson.plots.depth import (
     residual_sizes_text,
 )
 from cnnlesson.plots.figures import WIDE, as_html, blank, describe_figure, save_figure, show
+from cnnlesson.plots.mistakes import confusion_text, most_wrong_text, plot_confusion, plot_most_wrong
 from cnnlesson.plots.networks import layers_text, plot_layers
 from cnnlesson.plots.pictures import (
     feature_maps_text,
@@ -56,6 +58,7 @@ __all__ = [
     "as_html",
     "blank",
     "class_balance_text",
+    "confusion_text",
     "convolution_text",
     "depth_curves_text",
     "depth_text",
@@ -69,8 +72,10 @@ __all__ = [
     "images_text",
     "layers_text",
     "leaks_text",
+    "most_wrong_text",
     "outcomes",
     "plot_class_balance",
+    "plot_confusion",
     "plot_convolution",
     "plot_depth",
     "plot_depth_curves",
@@ -83,6 +88,7 @@ __all__ = [
     "plot_images",
     "plot_layers",
     "plot_leaks",
+    "plot_most_wrong",
     "plot_receptive_field",
     "plot_residual_sizes",
     "plot_trials",

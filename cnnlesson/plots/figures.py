@@ -17,7 +17,9 @@ from weakref import WeakKeyDictionary
 import matplotlib
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.typing import ColorType
 
 from cnnlesson.whole_file import whole_file
 
