@@ -193,3 +193,31 @@ def _positive_weights(model: nn.Module) -> dict[str, torch.Tensor]:
         value = 1 / old[0].numel() if is_filter else float(is_one)
         weights[name] = torch.tensor(value, dtype=torch.float64).expand(old.shape)
     return weights
+
+
+def arithmetic(layer: nn.Module, row: pd.Series) -> dict[str, str]:
+    """How out_size, memory_kb, params_k and flop_m of a row of `layer_table` follow from the layer, as text.
+
+    A column is left out where nothing is worked out, such as the out_size of a fully-connected layer.
+    """
+    row = {name: value if pd.isna(value) or value % 1 else int(value) for name, value in row.items()}
+    outputs = [row["out_channels"]] if pd.isna(row["out_size"]) else [row["out_channels"], *[row["out_size"]] * 2]
+    how = {"memory_kb": f"{product_text(outputs)}·4 / 1024 = {row['memory_kb']:g}"}
+    if not pd.isna(row["kernel"]):
+        exact = (row["in_size"] + 2 * row["pad"] - row["kernel"]) / row["stride"] + 1
+        formula = f"({row['in_size']} + 2·{row['pad']} - {row['kernel']}) / {row['stride']} + 1"
+        how["out_size"] = f"{formula} = {exact:g}" + (", rounded down" if exact % 1 else "")
+    how["params_k"] = how["flop_m"] = "no weights"
+    if isinstance(layer, nn.Conv2d | nn.Linear):
+        weights = list(layer.weight.shape)  # filters, the channels that each sees, and its height and width
+        biases = f" + {len(layer.bias)}" if layer.bias is not None else ""
+        how["params_k"] = f"{product_text(weights)}{biases} = {1e3 * row['params_k']:,.0f}"
+        how["flop_m"] = f"{product_text(weights + outputs[1:])} = {1e6 * row['flop_m']:,.0f}"
+    elif list(layer.parameters()):
+        how["params_k"] = f"{product_text([2, row['out_channels']])} = {1e3 * row['params_k']:,.0f}"
+        how["flop_m"] = "not counted"
+    return how
+
+
+def product_text(factors: list[int]) -> str:
+    return "·".join(str(factor) for factor in factors)

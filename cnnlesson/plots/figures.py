@@ -9,7 +9,7 @@ import functools
 import html
 import inspect
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -136,6 +136,30 @@ def blank(rows: int = 1, columns: int = 1, size: tuple[float, float] | None = No
     """
     with matplotlib.rc_context(_STYLE):
         return Figure(figsize=size).subplots(rows, columns, **options)
+
+
+def blank_mosaic(mosaic: Sequence[Sequence[str]], size: tuple[float, float], **options) -> dict[str, Axes]:
+    """As `blank`, with axes by their names in `mosaic`; see `Figure.subplot_mosaic`."""
+    with matplotlib.rc_context(_STYLE):
+        return Figure(figsize=size).subplot_mosaic(mosaic, **options)
+
+
+def readable_on(colour: ColorType) -> str:
+    """Black or white, whichever stands out more from `colour`, by the contrast ratio of WCAG 2."""
+    return "black" if luminance(colour) > 0.179 else "white"  # where both have the ratio sqrt(21)
+
+
+def luminance(colour: ColorType) -> float:
+    """The relative luminance of WCAG 2, from 0 for black to 1 for white."""
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in to_rgb(colour))
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def short_name(name: str, most: int) -> str:
+    """The name of a class in at most `most` characters: of a longer one the first synonym, or its beginning."""
+    if len(name) > most:
+        name = name.split(",")[0]
+    return name if len(name) <= most else name[: most - 1].rstrip() + "…"
 
 
 def _figure_of(shown: Figure | Axes | Iterable[Axes]) -> Figure:
