@@ -4,6 +4,7 @@ figures.py   what all have in common: the look (lesson.mplstyle), alt text, the 
 pictures.py  images with their classes, leaks, filters, feature maps
 splits.py    the classes in each part, folds
 mistakes.py  which classes are taken for which, and the images that are most wrong
+signals.py   how large activations and gradients are, layer by layer
 networks.py  what each layer costs
 windows.py   one convolution on its grid, a receptive field on its image
 trials.py    one training's history, and the trials of a grid
@@ -33,8 +34,17 @@ from cnnlesson.plots.pictures import (
     plot_images,
     plot_leaks,
 )
-from cnnlesson.plots.splits import class_balance_text, folds_text, plot_class_balance, plot_folds
+from cnnlesson.plots.signals import plot_signals, signals_text
+from cnnlesson.plots.splits import (
+    class_balance_text,
+    fold_balance_text,
+    folds_text,
+    plot_class_balance,
+    plot_fold_balance,
+    plot_folds,
+)
 from cnnlesson.plots.trials import (
+    METRICS,
     grid_text,
     history_text,
     outcomes,
@@ -54,6 +64,7 @@ from cnnlesson.plots.windows import (
 )
 
 __all__ = [
+    "METRICS",
     "WIDE",
     "as_html",
     "blank",
@@ -65,6 +76,7 @@ __all__ = [
     "describe_figure",
     "feature_maps_text",
     "filters_text",
+    "fold_balance_text",
     "folds_text",
     "gradient_norms_text",
     "grid_text",
@@ -81,6 +93,7 @@ __all__ = [
     "plot_depth_curves",
     "plot_feature_maps",
     "plot_filters",
+    "plot_fold_balance",
     "plot_folds",
     "plot_gradient_norms",
     "plot_grid",
@@ -91,12 +104,14 @@ __all__ = [
     "plot_most_wrong",
     "plot_receptive_field",
     "plot_residual_sizes",
+    "plot_signals",
     "plot_trials",
     "plot_weight_decay",
     "receptive_field_text",
     "residual_sizes_text",
     "save_figure",
     "show",
+    "signals_text",
     "trial_curves",
     "trials_text",
     "weight_decay_text",
