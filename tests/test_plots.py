@@ -75,12 +75,13 @@ def test_history_shows_losses_and_accuracies_and_where_a_training_diverged(histo
     assert [list(line.get_ydata()) for line in loss.lines] == [[2.0] * 3, [2.1] * 3]
     lines = [list(line.get_ydata()) for line in accuracy.lines]
     assert lines == [pytest.approx([10, 20, 30]), pytest.approx([5, 10, 15])]
+    assert words(loss) == words(accuracy)[::-1] == ["training", "validation"]  # at the ends, the lower first
     assert history_text(history).splitlines()[2] == (
         "epoch 3: loss 2.000 training, 2.100 validation; accuracy 30.0% training, 15.0% validation"
     )
     history[-1] = dataclasses.replace(history[-1], train_loss=math.nan, val_loss=math.nan, diverged=True)
     loss, _ = plot_history(history)
-    assert words(loss) == ["diverged"]
+    assert words(loss) == ["training", "validation", "diverged"]
     assert history_text(history).endswith("; diverged")
 
 
@@ -144,8 +145,8 @@ def test_depth_curves_are_the_mean_of_the_seeds_training_dashed_and_test_solid(d
         ("--", pytest.approx([56, 51])),
         ("-", pytest.approx([56, 52])),
     ]
-    legend = [text.get_text() for text in residual.get_legend().get_texts()]
-    assert legend == ["20 layers", "56 layers", "test", "training"]
+    assert words(plain) == ["20 layers", "56 layers"]
+    assert [text.get_text() for text in residual.get_legend().get_texts()] == ["test", "training"]
     assert depth_curves_text(depths).splitlines()[1] == (
         "plain, 56 layers, epoch 2: training error 51.00%, test error 52.00%"
     )
@@ -158,11 +159,14 @@ def test_only_plain_networks_can_be_drawn_too(depths):
 
 def test_published_errors_are_marked_as_published(depths):
     ax = plot_depth(depths, {20: 0.0875, 110: 0.0643})
-    legend = {text.get_text(): line for text, line in zip(ax.get_legend().get_texts(), ax.lines, strict=True)}
-    published = next(line for label, line in legend.items() if "as published" in label and "not measured" in label)
+    lines = {line.get_label(): line for line in ax.lines}
+    *labels, label = sorted(words(ax), key=len)
+    assert sorted(labels) == ["plain, test", "plain, training", "residual, test", "residual, training"]
+    assert "as published" in label and "not measured" in label
+    published = lines["_published"]
     assert list(published.get_xdata()) == [20, 110]
     assert list(published.get_ydata()) == pytest.approx([8.75, 6.43])
-    assert list(legend["plain, test"].get_ydata()) == pytest.approx([32, 52])
+    assert list(lines["plain, test"].get_ydata()) == pytest.approx([32, 52])
     assert list(ax.get_xticks()) == [20, 56, 110]
     assert depth_text(depths, {20: 0.0875}).endswith("as published (He et al., 2015): 20 layers 8.75%")
 
@@ -244,7 +248,7 @@ def test_a_panel_a_learning_rate_a_line_a_batch_size_and_a_cross_where_it_diverg
     assert [list(line.get_ydata()) for line in lines] == [pytest.approx([10, 20]), pytest.approx([30, 40])]
     crosses = [list(line.get_ydata()) for line in high.lines if line.get_marker() == "x"]
     assert crosses == [pytest.approx([20]), []]
-    assert [text.get_text() for text in low.get_legend().get_texts()] == ["batch size 16", "batch size 32", "diverged"]
+    assert words(high) == ["batch 16, diverged", "batch 32"] and words(low) == ["batch 16"]
 
 
 def test_the_trials_twin_has_the_same_facts(trials):
@@ -345,6 +349,7 @@ def test_leaks_are_drawn_one_above_the_other(image_set):
     leaks = pairs.assign(distance=[0.0, 0.2])
     axes = plot_leaks(image_set, image_set, leaks)
     assert [ax.get_title() for ax in axes] == ["red", "green", "", "", "", "", "red", "blue", "", "", "", ""]
+    assert (axes[0].get_ylabel(), axes[6].get_ylabel()) == ("training", "the other set")
     assert leaks_text(image_set, image_set, leaks).splitlines()[1] == (
         "near, distance 0.20: training image 16, green, and image 29, blue"
     )

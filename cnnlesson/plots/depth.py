@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from cnnlesson.plots.figures import PLAIN_COLOUR, RESIDUAL_COLOUR, SERIES_COLOURS, WIDE, figure, new_axes
+from cnnlesson.plots.figures import PLAIN_COLOUR, RESIDUAL_COLOUR, SERIES_COLOURS, WIDE, figure, label_ends, new_axes
 
 
 def depth_curves_text(results: pd.DataFrame) -> str:
@@ -41,14 +41,14 @@ def plot_depth_curves(results: pd.DataFrame, axes: Sequence[Axes] | None = None)
         for (residual, depth), curve in errors.groupby(["residual", "depth"]):
             if residual == is_residual:
                 ax.plot(curve["epoch"], 100 * curve["train_error"], "--", color=colours[depth])
-                ax.plot(curve["epoch"], 100 * curve["test_error"], "-", color=colours[depth])
+                ax.plot(curve["epoch"], 100 * curve["test_error"], "-", color=colours[depth], label=f"{depth} layers")
         ax.set_title("residual" if is_residual else "plain")
         ax.set_xlabel("epoch")
         ax.set_ylabel("error (%)")
         ax.set_ylim(0, 105 * errors[["train_error", "test_error"]].max(axis=None))
         ax.xaxis.get_major_locator().set_params(integer=True)
-    handles = [Line2D([], [], color=colours[depth], label=f"{depth} layers") for depth in depths]
-    handles += [Line2D([], [], color="grey", label="test"), Line2D([], [], color="grey", ls="--", label="training")]
+        label_ends(ax)
+    handles = [Line2D([], [], color="grey", label="test"), Line2D([], [], color="grey", ls="--", label="training")]
     axes[1].legend(handles=handles)
     return axes
 
@@ -67,25 +67,28 @@ def plot_depth(results: pd.DataFrame, published: dict[int, float], ax: Axes | No
         results: as `plot_depth_curves` takes them.
         published: test error by depth of residual networks: `cnnlesson.depth.PUBLISHED_TEST_ERROR`.
     """
-    ax = ax or new_axes()
+    ax = ax or new_axes(WIDE)
     last = _last_errors(results)
     for is_residual, colour in ((False, PLAIN_COLOUR), (True, RESIDUAL_COLOUR)):
         errors = last[last["residual"] == is_residual]
         for column, style, name in (("train_error", "o--", "training"), ("test_error", "o-", "test")):
             ax.plot(errors["depth"], 100 * errors[column], style, color=colour, label=f"{_kind(is_residual)}, {name}")
-    ax.plot(
-        published.keys(),
-        [100 * error for error in published.values()],
-        "D:",
-        color="grey",
-        markerfacecolor="white",
-        label="residual, test, as published\n(He et al., 2015; not measured here)",
+    errors = [100 * error for error in published.values()]
+    ax.plot(published.keys(), errors, "D:", color="grey", markerfacecolor="white", label="_published")
+    ax.annotate(
+        "residual, test, as published (He et al., 2015; not measured here)",
+        (max(published), errors[-1]),
+        (0, -9),
+        textcoords="offset points",
+        ha="right",
+        va="top",
+        fontsize=11,
     )
     ax.set_xticks(sorted({*last["depth"], *published}))
     ax.set_xlabel("depth (layers)")
     ax.set_ylabel("error (%)")
     ax.set_ylim(bottom=0)
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    label_ends(ax)
     return ax
 
 
@@ -126,7 +129,8 @@ def plot_gradient_norms(gradients: pd.DataFrame, axes: Sequence[Axes] | None = N
         ax.set_title(f"{title}, {gradients['depth'].max()} layers")
         ax.set_xlabel("layer, from the images on")
         ax.set_ylabel("norm of the gradient")
-    axes[1].legend()
+    for ax in axes:
+        label_ends(ax)
     return axes
 
 
@@ -145,19 +149,19 @@ def plot_residual_sizes(sizes: pd.DataFrame, ax: Axes | None = None) -> Axes:
     Args:
         sizes: from `cnnlesson.signals.residual_sizes`.
     """
-    ax = ax or new_axes()
+    ax = ax or new_axes(WIDE)
     places = range(1, len(sizes) + 1)
-    ax.plot(places, sizes["x_size"], "o-", color="grey", label="x, what the shortcut carries")
-    ax.plot(places, sizes["residual_size"], "o-", color=RESIDUAL_COLOUR, label="F(x), what the block adds")
+    ax.plot(places, sizes["x_size"], "o-", color="grey", label="x, what the\nshortcut carries")
+    ax.plot(places, sizes["residual_size"], "o-", color=RESIDUAL_COLOUR, label="F(x), what the\nblock adds")
     stages = sizes["block"].str.split(".").str[0]
     for place in places[1:]:
         if stages.iloc[place - 1] != stages.iloc[place - 2]:
             ax.axvline(place - 0.5, color="lightgrey", zorder=0)  # here the channels double
-    ax.set_xlabel("residual block, from the images on")
+    ax.set_xlabel("residual block, from the images on (grey lines: the channels double)")
     ax.set_ylabel("root mean square")
     ax.set_ylim(bottom=0)
     ax.xaxis.get_major_locator().set_params(integer=True)
-    ax.legend()
+    label_ends(ax)
     return ax
 
 

@@ -16,25 +16,30 @@ from weakref import WeakKeyDictionary
 
 import matplotlib
 import matplotlib.pyplot as plt
+import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.typing import ColorType
 
 from cnnlesson.whole_file import whole_file
 
-# Colours of Okabe and Ito's palette ("Color universal design", 2008), which colour-blind readers tell apart.
-TRAIN_COLOUR = "#E69F00"
-VAL_COLOUR = "#0072B2"
-TEST_COLOUR = "#009E73"
-PLAIN_COLOUR = "#D55E00"
-RESIDUAL_COLOUR = "#0072B2"
+# Colours of Okabe and Ito's palette ("Color universal design", 2008), which colour-blind readers tell apart. Some are
+# darkened: until a line stands out from white, and until those of one figure are far enough from each other for every
+# kind of colour blindness. tests/test_palette.py measures both.
+TRAIN_COLOUR = "#C48700"  # from orange, #E69F00
+VAL_COLOUR = "#00649C"  # from blue, #0072B2
+TEST_COLOUR = "#009E73"  # bluish green
+PLAIN_COLOUR = "#D55E00"  # vermilion
+RESIDUAL_COLOUR = VAL_COLOUR
 MARK_COLOUR = "#D55E00"  # of the place that a figure points at
-SERIES_COLOURS = ("#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")  # of lines that have no colour of their own
+# Of lines that have no colour of their own; from bluish green, orange, sky blue and reddish purple.
+SERIES_COLOURS = ("#005B42", "#C48700", "#4999C6", "#945879", "#000000")
 
 WIDE = (9.6, 4.2)  # inches, for figures of two panels
 
 _STYLE = matplotlib.rc_params_from_file(Path(__file__).with_name("lesson.mplstyle"), use_default_template=False)
+_LABEL_SIZE = 11  # points
 _PIXELS_AN_INCH = 96  # as CSS has it: then a point of type is a point on the page
 _SHARPNESS = 1.5  # pixels of the picture for each of the page, for fine screens and projectors
 
@@ -144,9 +149,71 @@ def blank_mosaic(mosaic: Sequence[Sequence[str]], size: tuple[float, float], **o
         return Figure(figsize=size).subplot_mosaic(mosaic, **options)
 
 
+def label_ends(ax: Axes) -> None:
+    """Write the label of each line of `ax` to the right of its last point, in place of a legend.
+
+    Labels of ends that are close together stand one above the other, in the order of the ends; those of lines that end
+    before the others stand higher, where these do not cross them. All lines must be drawn, those of axes that share
+    their limits too.
+    """
+    ax.get_xlim(), ax.get_ylim()  # from here on the transforms know the limits
+    to_axes = ax.transData + ax.transAxes.inverted()
+    ends = []
+    for line in ax.lines:
+        points = line.get_xydata()
+        points = points[np.isfinite(points).all(axis=1)]
+        if len(points) and not line.get_label().startswith("_"):
+            x, y = to_axes.transform(points[-1])
+            ends.append((round(x, 2), y, line))
+    height = 72 * ax.figure.get_size_inches()[1] * ax.get_position().height  # in points, about
+    line_height = 1.2 * _LABEL_SIZE / height
+    rightmost = max((x for x, _, _ in ends), default=0)
+    for x in {x for x, _, _ in ends}:
+        at_x = sorted([(y, line) for other, y, line in ends if other == x], key=lambda end: end[0])
+        heights = [line_height * (1 + line.get_label().count("\n")) for _, line in at_x]
+        lift = line_height if x < rightmost else 0
+        for (_, line), y in zip(at_x, _apart([y + lift for y, _ in at_x], heights), strict=True):
+            ax.annotate(
+                line.get_label(),
+                (x, y),
+                (8, 0),
+                xycoords="axes fraction",
+                textcoords="offset points",
+                va="center",
+                fontsize=_LABEL_SIZE,
+                color=as_type(line.get_color()),
+            )
+
+
+def _apart(centres: list[float], heights: list[float]) -> list[float]:
+    """Rising `centres`, moved until labels of these heights do not overlap and stay between 0 and about 1."""
+    bottoms, floor = [], 0.0
+    for centre, height in zip(centres, heights, strict=True):
+        bottoms.append(max(centre - height / 2, floor))
+        floor = bottoms[-1] + height
+    ceiling = 1 + heights[-1] / 2
+    for place in reversed(range(len(bottoms))):  # what was pushed beyond the top comes down again
+        bottoms[place] = min(bottoms[place], ceiling - heights[place])
+        ceiling = bottoms[place]
+    return [bottom + height / 2 for bottom, height in zip(bottoms, heights, strict=True)]
+
+
+def as_type(colour: ColorType) -> str:
+    """The colour, darkened until type in it can be read on white: a contrast of 4.5 (WCAG 2, 1.4.3)."""
+    while contrast(colour, "white") < 4.5:
+        colour = [0.95 * part for part in to_rgb(colour)]
+    return to_hex(colour)
+
+
+def contrast(first: ColorType, second: ColorType) -> float:
+    """The contrast ratio of WCAG 2, from 1 for equal lightness to 21 for black and white."""
+    darker, lighter = sorted([luminance(first), luminance(second)])
+    return (lighter + 0.05) / (darker + 0.05)
+
+
 def readable_on(colour: ColorType) -> str:
-    """Black or white, whichever stands out more from `colour`, by the contrast ratio of WCAG 2."""
-    return "black" if luminance(colour) > 0.179 else "white"  # where both have the ratio sqrt(21)
+    """Black or white, whichever stands out more from `colour`."""
+    return max(("black", "white"), key=lambda type_colour: contrast(type_colour, colour))
 
 
 def luminance(colour: ColorType) -> float:

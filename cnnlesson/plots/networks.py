@@ -20,9 +20,7 @@ def layers_text(table: pd.DataFrame) -> str:
 
 
 @figure("Bars of the memory, the parameters and the multiply-adds of each layer", layers_text)
-def plot_layers(
-    table: pd.DataFrame, axes: Sequence[Axes] | None = None, picked: str | None = None
-) -> Sequence[Axes]:
+def plot_layers(table: pd.DataFrame, axes: Sequence[Axes] | None = None, picked: str | None = None) -> Sequence[Axes]:
     """Memory, parameters and work of each layer, as bars: three panels.
 
     Args:
@@ -37,8 +35,8 @@ def plot_layers(
     for ax, column, title in zip(axes, ("memory_kb", "params_k", "flop_m"), titles, strict=True):
         colours = [TRAIN_COLOUR if name == picked else VAL_COLOUR for name in table.index]
         bars = ax.barh(table.index, table[column], color=colours)
-        ax.bar_label(bars, [f"{value:,.0f}" if value >= 0.5 else "" for value in table[column]], padding=2, fontsize=9)
-        ax.set_title(title, fontsize=10)
+        ax.bar_label(bars, [f"{value:,.0f}" if value >= 0.5 else "" for value in table[column]], padding=2, fontsize=10)
+        ax.set_title(title, fontsize=11)
         ax.margins(x=0.25)
         ax.set_xticks([])
         ax.spines[["top", "right", "bottom"]].set_visible(False)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from torchvision.utils import make_grid
 
 from cnnlesson.data import ImageSet
-from cnnlesson.plots.figures import figure, new_axes
+from cnnlesson.plots.figures import figure, new_axes, short_name
 
 
 def images_text(image_set: ImageSet) -> str:
@@ -25,11 +25,9 @@ def plot_images(image_set: ImageSet, axes: Sequence[Axes] | None = None) -> Sequ
         _, axes = plt.subplots(rows, 6, figsize=(9.6, 1.9 * rows), squeeze=False)
         axes = axes.flat
     axes = list(axes)
-    for ax in axes:
-        ax.axis("off")
-    for ax, image, label in zip(axes, image_set.images.cpu(), image_set.labels, strict=False):
-        ax.imshow(image.permute(1, 2, 0).numpy())  # (H, W, 3)
-        ax.set_title(image_set.classes[label], fontsize=10)
+    _bare(axes)
+    for index, ax in enumerate(axes[: len(image_set)]):
+        _plot_image(ax, image_set, index)
     return axes
 
 
@@ -58,14 +56,26 @@ def plot_leaks(
         _, axes = plt.subplots(2, 6, figsize=(9.6, 3.8))
         axes = axes.flat
     axes = list(axes)
-    for ax in axes:
-        ax.axis("off")
-    for place, pair in enumerate(leaks.itertuples()):
-        images = [(axes[place], train, pair.train_index), (axes[place + len(axes) // 2], other, pair.other_index)]
-        for ax, image_set, index in images:
-            ax.imshow(image_set.images[index].cpu().permute(1, 2, 0).numpy())  # (H, W, 3)
-            ax.set_title(image_set.classes[image_set.labels[index]], fontsize=10)
+    _bare(axes)
+    above, below = axes[: len(axes) // 2], axes[len(axes) // 2 :]
+    above[0].set_ylabel("training")
+    below[0].set_ylabel("the other set")
+    for pair, train_ax, other_ax in zip(leaks.itertuples(), above, below, strict=False):
+        _plot_image(train_ax, train, pair.train_index)
+        _plot_image(other_ax, other, pair.other_index)
     return axes
+
+
+def _bare(axes: Sequence[Axes]) -> None:
+    for ax in axes:
+        ax.set_xticks([])
+        ax.set_yticks([])
+        ax.spines[:].set_visible(False)
+
+
+def _plot_image(ax: Axes, image_set: ImageSet, index: int) -> None:
+    ax.imshow(image_set.images[index].cpu().permute(1, 2, 0).numpy())  # (H, W, 3)
+    ax.set_title(short_name(image_set.classes[image_set.labels[index]], 18), fontsize=11)
 
 
 def filters_text(weight: torch.Tensor) -> str:

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
+import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cnnlesson.plots.figures import PLAIN_COLOUR, RESIDUAL_COLOUR, blank, figure
+from cnnlesson.plots.figures import PLAIN_COLOUR, RESIDUAL_COLOUR, figure, label_ends
 
 _COLOURS = {"plain": PLAIN_COLOUR, "residual": RESIDUAL_COLOUR}
 
@@ -32,7 +33,7 @@ def plot_signals(signals: pd.DataFrame, axes: Sequence[Axes] | None = None) -> S
             activation and gradient, such as `cnnlesson.signals.activation_sizes` and `gradient_norms` give them.
         axes: two, side by side.
     """
-    axes = blank(1, 2, (9.6, 3.6)) if axes is None else axes
+    axes = axes if axes is not None else plt.subplots(1, 2, figsize=(9.6, 3.6))[1]
     titles = {"activation": "size of the activations", "gradient": "norm of the gradient"}
     for ax, (column, title) in zip(axes, titles.items(), strict=True):
         for network, sizes in signals.groupby("network", sort=False):
@@ -40,5 +41,5 @@ def plot_signals(signals: pd.DataFrame, axes: Sequence[Axes] | None = None) -> S
         ax.set_title(title)
         ax.set_xlabel("layer, from the images on")
         ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.legend()
+        label_ends(ax)
     return axes

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 from matplotlib.patches import Patch
 
-from cnnlesson.plots.figures import TEST_COLOUR, TRAIN_COLOUR, VAL_COLOUR, figure, new_axes
+from cnnlesson.plots.figures import TEST_COLOUR, TRAIN_COLOUR, VAL_COLOUR, figure, new_axes, short_name
 
 
 def class_balance_text(parts: Mapping[str, torch.Tensor], classes: Sequence[str]) -> str:
@@ -33,11 +33,16 @@ def plot_class_balance(parts: Mapping[str, torch.Tensor], classes: Sequence[str]
         if len(shares) <= 4:
             ax.bar_label(bars, fmt="%.0f", padding=2)
     slant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if len(shares) > 4 else {}
-    ax.set_xticks(range(len(shares)), shares.index, **slant)
+    ax.set_xticks(range(len(shares)), [short_name(name, 18) for name in shares.index], **slant)
     ax.set_ylabel("share of the part (%)")
-    ax.margins(y=0.15)
-    ax.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    ax.margins(x=0.02, y=0.15)
+    _legend_above(ax)
     return ax
+
+
+def _legend_above(ax: Axes, **handles) -> None:
+    """A legend in one line above the axes, which takes no width from bars and names."""
+    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=3, **handles)
 
 
 def _class_shares(parts: Mapping[str, torch.Tensor], classes: Sequence[str]) -> pd.DataFrame:
@@ -74,7 +79,7 @@ def plot_folds(folds: Sequence[tuple[torch.Tensor, torch.Tensor]], ax: Axes | No
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     handles = [Patch(color=TRAIN_COLOUR, label="training"), Patch(color=VAL_COLOUR, label="validation")]
-    ax.legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1))
+    _legend_above(ax, handles=handles)
     return ax
 
 
@@ -97,7 +102,8 @@ def plot_fold_balance(folds: Sequence[torch.Tensor], classes: Sequence[str], ax:
     for row, of_fold in enumerate(counts.to_numpy()):
         for column, count in enumerate(of_fold):
             ax.text(column, row, count, ha="center", va="center")
-    ax.set_xticks(range(counts.shape[1]), counts.columns, rotation=30, ha="right", rotation_mode="anchor")
+    names = [short_name(name, 18) for name in counts.columns]
+    ax.set_xticks(range(counts.shape[1]), names, rotation=30, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(folds)), counts.index)
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)

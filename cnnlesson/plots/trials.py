@@ -5,10 +5,17 @@ from collections.abc import Sequence
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from cnnlesson.plots.figures import SERIES_COLOURS, TRAIN_COLOUR, VAL_COLOUR, figure, new_axes
+from cnnlesson.plots.figures import (
+    SERIES_COLOURS,
+    TRAIN_COLOUR,
+    VAL_COLOUR,
+    figure,
+    label_ends,
+    new_axes,
+    readable_on,
+)
 from cnnlesson.training import Epoch
 
 
@@ -26,7 +33,7 @@ def history_text(history: Sequence[Epoch]) -> str:
 def plot_history(history: Sequence[Epoch], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
     """Losses (left) and accuracies (right) over the epochs, of training and of validation.
 
-    A cross at the lower edge marks the epoch in which a training diverged.
+    A cross near the lower edge marks the epoch in which a training diverged.
 
     Args:
         history: of one training.
@@ -40,16 +47,17 @@ def plot_history(history: Sequence[Epoch], axes: Sequence[Axes] | None = None) -
         for part, colour, style in (("train", TRAIN_COLOUR, "o--"), ("val", VAL_COLOUR, "o-")):
             values = [scale * getattr(epoch, f"{part}_{name}") for epoch in history]
             ax.plot(numbers, values, style, color=colour, label="training" if part == "train" else "validation")
-        for epoch in history:
-            if epoch.diverged:
-                ax.plot(epoch.number, 0, "x", color="black", markersize=12, markeredgewidth=2, clip_on=False)
-                ax.annotate("diverged", (epoch.number, 0), (0, 10), textcoords="offset points", ha="center")
         ax.set_xlabel("epoch")
         ax.set_ylabel(words)
-        ax.set_ylim(bottom=0)
+        ax.set_ylim(0, 1.05 * ax.get_ylim()[1])  # with room for the highest point
         ax.set_xlim(0.5, len(history) + 0.5)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes[1].legend(loc="best")
+        label_ends(ax)
+        for epoch in history:
+            if epoch.diverged:
+                place = {"xy": (epoch.number, 0.06), "xycoords": ax.get_xaxis_transform(), "ha": "center"}
+                ax.plot(*place["xy"], "x", transform=place["xycoords"], color="black", ms=10, markeredgewidth=2)
+                ax.annotate("diverged", xytext=(0, 8), textcoords="offset points", **place)
     return axes
 
 
@@ -143,8 +151,8 @@ def plot_grid(results: pd.DataFrame, ax: Axes | None = None, metric: str = "val_
             large, small = note, ""
             if not pd.isna(mean):
                 large, small = _number(mean, metric), "\n".join(filter(None, [_spread(spread, metric), note]))
-            is_dark = (shown.loc[lr, batch_size] < image.norm.vmax / 2) != is_loss
-            style = {"ha": "center", "color": "white" if is_dark and not pd.isna(mean) else "black"}
+            cell = ax.get_facecolor() if pd.isna(mean) else image.to_rgba(shown.loc[lr, batch_size])
+            style = {"ha": "center", "color": readable_on(cell)}
             ax.text(column, row, large, va="bottom" if small else "center", fontsize=13, **style)
             if small:
                 ax.text(column, row, small, va="top", fontsize=10, **style)
@@ -176,7 +184,8 @@ def trials_text(results: pd.DataFrame) -> str:
 def plot_trials(results: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
     """Validation accuracy over the epochs of each trial of a grid: a panel a learning rate, a line a batch size.
 
-    A line is the mean of its seeds, in a band of their standard deviation. A cross ends a trial that diverged.
+    A line is the mean of its seeds, in a band of their standard deviation. A cross ends a trial that diverged, or one
+    of whose seeds did.
 
     Args:
         results: a row a trial and epoch, with the columns lr, batch_size, epoch, val_accuracy and diverged, and seed
@@ -194,22 +203,22 @@ def plot_trials(results: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Se
             curve = curves[(curves["lr"] == lr) & (curves["batch_size"] == batch_size)]
             mean, spread = 100 * curve["mean"], 100 * curve["spread"]
             colour = SERIES_COLOURS[place % len(SERIES_COLOURS)]
-            ax.plot(curve["epoch"], mean, "o-", color=colour, label=f"batch size {batch_size}")
+            note = "".join(curve["note"].tail(1))
+            label = ", ".join(filter(None, [f"batch {batch_size}", note]))
+            ax.plot(curve["epoch"], mean, "o-", color=colour, label=label)
             ax.fill_between(curve["epoch"], mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
             diverged = curve["note"] != ""
             style = {"color": colour, "markersize": 12, "markeredgewidth": 2}
             whole = {"clip_on": False, "in_layout": False}  # also at the lower edge
             ax.plot(curve["epoch"][diverged], mean[diverged].fillna(0), "x", **style, **whole)
-        ax.set_title(f"learning rate {lr:g}", fontsize=10)
+        ax.set_title(f"learning rate {lr:g}")
         ax.set_xlabel("epoch")
         ax.set_xlim(0.5, max(1, results["epoch"].max()) + 0.5)
         ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes[0].set_ylabel("validation accuracy (%)")
     axes[0].set_ylim(bottom=0)
-    handles = axes[0].get_legend_handles_labels()[0]
-    if results["diverged"].any():
-        handles.append(Line2D([], [], color="grey", marker="x", ls="", markersize=10, label="diverged"))
-    axes[-1].legend(handles=handles, loc="upper left", bbox_to_anchor=(1, 1))
+    for ax in axes:
+        label_ends(ax)
     return axes
 
 

@@ -13,7 +13,7 @@ from matplotlib.patches import ConnectionPatch, Rectangle
 
 from cnnlesson.plots.figures import MARK_COLOUR, WIDE, figure
 
-_SEEN, _UNSEEN = "#CFE6F5", "#404040"
+_SEEN, _UNSEEN = "#D9ECF8", "#303030"
 _MOST_LINES = 40  # cells a side: of more, the lines of the grid would hide the cells
 
 
@@ -218,7 +218,7 @@ def plot_receptive_field(
         (before, (left, top), (right - left, bottom - top)),
         (after, (column, row), (1, 1)),
     ):
-        for colour, line_width in (("white", 5), (MARK_COLOUR, 2.5)):  # seen on dark and on light alike
+        for colour, line_width in (("white", 4.5), (MARK_COLOUR, 2.5)):  # seen on dark and on light alike
             ax.add_patch(
                 Rectangle(corner, *sides, fill=False, edgecolor=colour, linewidth=line_width, clip_on=False, zorder=4)
             )
