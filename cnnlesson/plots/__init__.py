@@ -1,16 +1,18 @@
 """The figures of the lesson. Each draws on `ax`, or on a new figure, and returns it; each has a twin in words.
 
-figures.py   what all have in common: the look (lesson.mplstyle), alt text, the facts in words, show
-pictures.py  images with their classes, leaks, filters, feature maps
-splits.py    the classes in each part, folds
-mistakes.py  which classes are taken for which, and the images that are most wrong
-signals.py   how large activations and gradients are, layer by layer
-networks.py  what each layer costs
-windows.py   one convolution on its grid, a receptive field on its image
-trials.py    one training's history, and the trials of a grid
-depth.py     what depth does
+figures.py       what all have in common: the look (lesson.mplstyle), alt text, the facts in words, show
+pictures.py      images with their classes, leaks, filters, feature maps
+splits.py        the classes in each part, folds
+mistakes.py      which classes are taken for which, and the images that are most wrong
+signals.py       how large activations and gradients are, layer by layer
+architecture.py  the diagram of a network
+networks.py      what each layer costs
+windows.py       one convolution on its grid, a receptive field on its image
+trials.py        one training's history, and the trials of a grid
+depth.py         what depth does
 """
 
+from cnnlesson.plots.architecture import architecture_text, plot_architecture
 from cnnlesson.plots.depth import (
     depth_curves_text,
     depth_text,
@@ -66,6 +68,7 @@ from cnnlesson.plots.windows import (
 __all__ = [
     "METRICS",
     "WIDE",
+    "architecture_text",
     "as_html",
     "blank",
     "class_balance_text",
@@ -86,6 +89,7 @@ __all__ = [
     "leaks_text",
     "most_wrong_text",
     "outcomes",
+    "plot_architecture",
     "plot_class_balance",
     "plot_confusion",
     "plot_convolution",
