@@ -129,6 +129,7 @@ def plot_gradient_norms(gradients: pd.DataFrame, axes: Sequence[Axes] | None = N
         ax.set_title(f"{title}, {gradients['depth'].max()} layers")
         ax.set_xlabel("layer, from the images on")
         ax.set_ylabel("norm of the gradient")
+        ax.yaxis.set_major_formatter("{x:g}")  # powers of ten would have small exponents
     for ax in axes:
         label_ends(ax)
     return axes

@@ -35,10 +35,17 @@ def plot_layers(table: pd.DataFrame, axes: Sequence[Axes] | None = None, picked:
     for ax, column, title in zip(axes, ("memory_kb", "params_k", "flop_m"), titles, strict=True):
         colours = [TRAIN_COLOUR if name == picked else VAL_COLOUR for name in table.index]
         bars = ax.barh(table.index, table[column], color=colours)
-        ax.bar_label(bars, [f"{value:,.0f}" if value >= 0.5 else "" for value in table[column]], padding=2, fontsize=10)
+        ax.bar_label(bars, [_short(value) for value in table[column]], padding=2, fontsize=10)
         ax.set_title(title, fontsize=11)
-        ax.margins(x=0.25)
+        ax.margins(x=0.25, y=0.6 / len(table))
         ax.set_xticks([])
         ax.spines[["top", "right", "bottom"]].set_visible(False)
     axes[0].invert_yaxis()  # sharey: the first layer on top in all three
     return axes
+
+
+def _short(value: float) -> str:
+    """The value with a decimal where it is small, and nothing where that is 0."""
+    if value < 0.05:
+        return ""
+    return f"{value:.1f}" if value < 10 else f"{value:,.0f}"

@@ -41,5 +41,6 @@ def plot_signals(signals: pd.DataFrame, axes: Sequence[Axes] | None = None) -> S
         ax.set_title(title)
         ax.set_xlabel("layer, from the images on")
         ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.yaxis.set_major_formatter("{x:g}")  # powers of ten would have small exponents
         label_ends(ax)
     return axes
