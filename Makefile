@@ -5,16 +5,23 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
+# Colab has Python 3.13: looked for on the path and where pyenv keeps it; without one, the Python above has to do.
+COLAB := .venv-colab
+COLAB_PYTHON ?= $(shell for python in python3.13 $(HOME)/.pyenv/versions/3.13*/bin/python $(PYTHON); do \
+	$$python --version > /dev/null 2>&1 && echo $$python && break; done)
+COLAB_INSTALLED := $(COLAB)/installed
+
 NBVAL := $(BIN)/python -m pytest --quiet --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 
-.PHONY: help lesson test lab notebooks clean
+.PHONY: help lesson test test-colab lab notebooks clean
 
 help:
 	@echo "make lesson     the exercise on small images: AlexNet and ResNet over learning rates, batch sizes, decays"
 	@echo "make test       style, tests, and all notebooks from top to bottom on small images"
+	@echo "make test-colab all notebooks again, with Google Colab's versions of everything, installed as there"
 	@echo "make lab        JupyterLab with the first notebook, in the browser"
 	@echo "make notebooks  build the notebooks from notebooks/src"
-	@echo "make clean      remove the virtual environment (data and results stay)"
+	@echo "make clean      remove the virtual environments (data and results stay)"
 
 lesson: $(INSTALLED)
 	@$(BIN)/python -m cnnlesson exercise --model alexnet resnet18 --data shapes --images 500 --val-fraction 0.2 \
@@ -33,6 +40,9 @@ test: $(INSTALLED)
 	CNNLESSON_TINY=1 CNNLESSON_CHECKS=untouched $(NBVAL) notebooks/*.ipynb
 	CNNLESSON_TINY=1 CNNLESSON_CHECKS=strict $(NBVAL) notebooks/solutions/*.ipynb
 
+test-colab: $(INSTALLED) $(COLAB_INSTALLED)
+	$(BIN)/python tests/colab/run.py $(COLAB)/bin/python
+
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab notebooks/01_data_splitting.ipynb
 
@@ -47,5 +57,10 @@ $(INSTALLED): requirements.txt pyproject.toml
 	$(BIN)/pip install --quiet --no-deps --editable .
 	@touch $@
 
+$(COLAB_INSTALLED): tests/colab/requirements.txt
+	$(COLAB_PYTHON) -m venv $(COLAB)
+	$(COLAB)/bin/pip install --quiet --requirement tests/colab/requirements.txt
+	@touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(COLAB)

@@ -1,0 +1,112 @@
+"""Run all notebooks as Google Colab does: on its versions, the package installed by a notebook's own first cell.
+
+    .venv/bin/python tests/colab/run.py .venv-colab/bin/python
+
+The set-up cells install from a git repository that is made here of the files as they are now, committed or not. It ends
+with 1 where a notebook fails, or where what they used is not what their set-up cell installed.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+LESSON = Path(__file__).parents[2]
+sys.path.insert(0, str(LESSON / "notebooks"))
+
+import build  # noqa: E402
+
+WORKERS = 2
+BROUGHT = ("cnnlesson", "optuna")  # by the set-up cell; Colab has neither
+SHOWN = ("torch", "torchvision", "numpy", "pandas", "matplotlib", "ipywidgets", "ipykernel", "ipython", "traitlets")
+
+VERSIONS = f"""
+import importlib.metadata, importlib.util, platform
+assert not [name for name in {BROUGHT} if importlib.util.find_spec(name)], "installed before the notebooks run"
+versions = [f"{{name}} {{importlib.metadata.version(name)}}" for name in {SHOWN}]
+print(f"Python {{platform.python_version()}}", *versions, sep=", ")
+"""
+ORIGIN = """
+import cnnlesson, importlib.metadata, json, sys
+address = json.loads(importlib.metadata.distribution("cnnlesson").read_text("direct_url.json"))["url"]
+print(json.dumps([address, cnnlesson.__file__.startswith(sys.prefix)]))
+"""
+
+
+def main(python: str) -> int:
+    python = os.path.abspath(python)  # not resolved: a virtual environment's python is a link to another's
+    with tempfile.TemporaryDirectory(prefix="colab-") as folder:
+        address = make_repository(Path(folder) / "lesson")
+        notebooks = write_notebooks(Path(folder) / "notebooks", address)
+
+        subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "--quiet", "--yes", *BROUGHT], check=True)
+        print(output_of(python, VERSIONS, folder), flush=True)
+        first, *others = notebooks
+        passed = [run(python, first)]  # alone: its set-up cell installs the package for all
+        with ThreadPoolExecutor(WORKERS) as pool:
+            passed += pool.map(lambda notebook: run(python, notebook), others)
+        print(f"{sum(passed)} of {len(passed)} notebooks passed")
+        if not all(passed):
+            return 1
+
+        origin = json.loads(output_of(python, ORIGIN, folder))
+        assert origin == [address, True], f"the notebooks used cnnlesson from elsewhere: {origin}, not {address}"
+        return 0
+
+
+def make_repository(folder: Path) -> str:
+    """The address of a new git repository with the lesson's files, without those that .gitignore names."""
+    identity = {f"GIT_{role}_{what}": "lesson" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    environment = os.environ | identity | {"GIT_CONFIG_GLOBAL": os.devnull}  # no hooks and signatures of the user's
+    git = ["git", f"--git-dir={folder}", f"--work-tree={LESSON}"]
+    for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "As it is now"]):
+        subprocess.run([*git, *command], cwd=LESSON, env=environment, check=True)
+    return folder.as_uri()
+
+
+def write_notebooks(folder: Path, address: str) -> list[Path]:
+    paths = []
+    for name, text in build.build_all(LESSON / "notebooks" / "src", address).items():
+        paths.append(folder / name)
+        paths[-1].parent.mkdir(parents=True, exist_ok=True)
+        paths[-1].write_text(text, encoding="utf-8")
+    return paths
+
+
+def output_of(python: str, code: str, folder: str) -> str:
+    """What `code` prints where a notebook's kernel would run it."""
+    command = [python, "-c", code]
+    return subprocess.run(command, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True, check=True).stdout
+
+
+def run(python: str, notebook: Path) -> bool:
+    """Whether all its cells run and its checks say what they should; the output of nbval is printed where not."""
+    start = time.perf_counter()
+    checks = "strict" if notebook.parent.name == "solutions" else "untouched"
+    command = [python, "-m", "pytest", "--quiet", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=300"]
+    process = subprocess.run(
+        [*command, notebook.name],
+        cwd=notebook.parent,
+        env=environment() | {"CNNLESSON_TINY": "1", "CNNLESSON_CHECKS": checks},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    passed = process.returncode == 0
+    name = f"{notebook.parent.name}/{notebook.name}"
+    said = f"{name}: {'passed' if passed else 'FAILED'} in {time.perf_counter() - start:.0f} seconds"
+    print(said if passed else f"{process.stdout}\n{said}", flush=True)
+    return passed
+
+
+def environment() -> dict[str, str]:
+    """This process's variables, less what could let the checkout in; one thread for the torch of each worker."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
