@@ -158,7 +158,7 @@ def plot_residual_sizes(sizes: pd.DataFrame, ax: Axes | None = None) -> Axes:
     for place in places[1:]:
         if stages.iloc[place - 1] != stages.iloc[place - 2]:
             ax.axvline(place - 0.5, color="lightgrey", zorder=0)  # here the channels double
-    ax.set_xlabel("residual block, from the images on (grey lines: the channels double)")
+    ax.set_xlabel("residual block, from the images on\n(grey lines: the channels double)")
     ax.set_ylabel("root mean square")
     ax.set_ylim(bottom=0)
     ax.xaxis.get_major_locator().set_params(integer=True)

@@ -278,6 +278,6 @@ def plot_weight_decay(results: pd.DataFrame, ax: Axes | None = None) -> Axes:
     ax.set_xticks(decays.index, ticks)
     ax.set_xlabel("weight decay")
     ax.set_ylabel("accuracy (%)")
-    ax.margins(y=0.2)  # room for the legend over the tallest bar
+    ax.margins(y=0.28)  # room for the legend over the tallest bar
     ax.legend(ncols=2, loc="upper right")
     return ax
