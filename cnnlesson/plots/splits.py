@@ -35,14 +35,9 @@ def plot_class_balance(parts: Mapping[str, torch.Tensor], classes: Sequence[str]
     slant = {"rotation": 30, "ha": "right", "rotation_mode": "anchor"} if len(shares) > 4 else {}
     ax.set_xticks(range(len(shares)), [short_name(name, 18) for name in shares.index], **slant)
     ax.set_ylabel("share of the part (%)")
-    ax.margins(x=0.02, y=0.15)
-    _legend_above(ax)
+    ax.margins(x=0.02, y=0.3)  # room for the legend over the tallest bar
+    ax.legend(ncols=len(parts), loc="upper right", borderaxespad=0)
     return ax
-
-
-def _legend_above(ax: Axes, **handles) -> None:
-    """A legend in one line above the axes, which takes no width from bars and names."""
-    ax.legend(loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=3, **handles)
 
 
 def _class_shares(parts: Mapping[str, torch.Tensor], classes: Sequence[str]) -> pd.DataFrame:
@@ -79,7 +74,8 @@ def plot_folds(folds: Sequence[tuple[torch.Tensor, torch.Tensor]], ax: Axes | No
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     handles = [Patch(color=TRAIN_COLOUR, label="training"), Patch(color=VAL_COLOUR, label="validation")]
-    _legend_above(ax, handles=handles)
+    # Above, where it takes no width from the images.
+    ax.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), borderaxespad=0.2, ncols=2)
     return ax
 
 
