@@ -30,7 +30,8 @@ from torchvision.io import write_png
 from cnnlesson.checks import data_splitting as check
 from cnnlesson.data import Batches, ImageSet, find_leaks, k_folds, split, take
 from cnnlesson.notebook import TINY, load_images, say_device
-from cnnlesson.plots import class_balance_text, plot_class_balance, plot_folds, plot_images, plot_leaks
+from cnnlesson.plots import plot_class_balance, plot_folds, plot_images, plot_leaks, show
+from cnnlesson.widgets import explore_splits
 
 device = say_device()
 
@@ -42,7 +43,7 @@ device = say_device()
 DATA = "shapes"  # @param ["shapes", "tiny-imagenet"]
 
 images = load_images(DATA)
-plot_images(images.train[torch.linspace(0, len(images.train) - 1, 12).long()])
+show(plot_images(images.train[torch.linspace(0, len(images.train) - 1, 12).long()]))
 images
 
 # %% [markdown]
@@ -219,15 +220,16 @@ else:
 
 for title, parts in (("random", random_labels), ("stratified", stratified_labels)):
     balance = dict(zip(NAMES, parts, strict=True))
-    plot_class_balance(balance, animals).set_title(title)
-    print(f"{title}\n{class_balance_text(balance, animals)}\n")
+    ax = plot_class_balance(balance, animals)
+    ax.set_title(title)
+    show(ax)
 
 # %% [markdown]
 # The package's `split` is stratified. All later lessons use it, such as here on the images that you chose:
 
 # %%
 train_set, val_set = split(images.train, (0.8, 0.2), seed=0)
-plot_class_balance({"training": train_set.labels, "validation": val_set.labels}, images.train.classes);
+show(plot_class_balance({"training": train_set.labels, "validation": val_set.labels}, images.train.classes))
 
 # %% [markdown]
 # ## k-fold cross-validation
@@ -270,7 +272,7 @@ if verdict.right:
     folds = k_fold_indices(40, 5, seed=0)
 else:
     folds = list(KFold(5, shuffle=True, random_state=0).split(range(40)))  # scikit-learn's
-plot_folds(folds);
+show(plot_folds(folds))
 
 # %% [markdown]
 # Now the nearest neighbour again, with the package's `k_folds`, which are stratified too.
@@ -358,7 +360,7 @@ leaks = find_leaks(planted, unknown)
 leaks
 
 # %%
-plot_leaks(planted, unknown, leaks);
+show(plot_leaks(planted, unknown, leaks))
 
 # %% [markdown]
 # `kind` tells equal pictures from changed ones, and `distance` how far they are apart, 0 for the same. The planted
@@ -389,7 +391,7 @@ print(
     f"{num_leaked} of {len(images.test):,} test images ({num_leaked / len(images.test):.2%})"
 )
 if len(leaks):
-    plot_leaks(images.train, images.test, leaks)
+    show(plot_leaks(images.train, images.test, leaks))
 
 # %% [markdown]
 # Look at the pairs, if there are any: are they one picture, or two that look alike? Simple drawings can be alike by
@@ -431,6 +433,21 @@ check.leaky(leaky)
 # %% [markdown] tags=["solution"]
 # A: the statistics have seen the test images. C: neighbouring frames are nearly equal, and the split tears them
 # apart; whole films must go into one part. B and D do every step after the split, with training images alone.
+
+# %% [markdown]
+# ## All of it at once
+#
+# Splits, folds and leaks of your images (600 of them), to move and watch. Every field also obeys the arrow keys.
+#
+# **Predict, then move:**
+#
+# - Take off the tick at `stratified`. How far apart are the parts now, with 10 % for validation? With 50 %?
+# - Set `folds` to 5. How many images of a class has each validation part, with and without the tick?
+# - Go back to one split and plant 20 copies before it. How many of the 20 end in validation while their original is in
+#   training? Does stratifying keep them together?
+
+# %%
+explore_splits(images.train)
 
 # %% [markdown]
 # ## From files to batches

@@ -29,8 +29,19 @@ from cnnlesson.checks import alexnet as check
 from cnnlesson.data import Batches, split, take
 from cnnlesson.models import AlexNet, TwoTowerAlexNet
 from cnnlesson.notebook import TINY, load_images, say_device
-from cnnlesson.plots import plot_feature_maps, plot_filters, plot_history, plot_images, plot_layers
+from cnnlesson.plots import (
+    plot_architecture,
+    plot_confusion,
+    plot_feature_maps,
+    plot_filters,
+    plot_images,
+    plot_layers,
+    plot_most_wrong,
+    show,
+)
+from cnnlesson.predictions import predict
 from cnnlesson.training import train
+from cnnlesson.widgets import explore_convolution, explore_layers, explore_network, live_board
 
 device = say_device()
 pd.options.display.max_colwidth = None  # show arithmetic in full
@@ -43,7 +54,7 @@ pd.options.display.max_colwidth = None  # show arithmetic in full
 DATA = "shapes"  # @param ["shapes", "tiny-imagenet"]
 
 images = load_images(DATA)
-plot_images(images.train[torch.arange(12)])
+show(plot_images(images.train[torch.arange(12)]))
 images.train
 
 # %% [markdown]
@@ -153,6 +164,22 @@ def conv_cost(in_channels, in_size, filters, kernel, stride, padding):
 check.conv_cost(conv_cost)
 
 # %% [markdown]
+# ## Move the window
+#
+# All of this in a picture that you can move. Every field also obeys the arrow keys, and the text below says the same.
+#
+# **Predict, then move:**
+#
+# - Let the window go through all places. Which pixels does it see twice?
+# - Find a padding that keeps the size with a kernel of 3 and stride 1. And with a kernel of 5? Of 4?
+# - Set the paper's first layer: 224 pixels, kernel 11, stride 4, no padding. Where are the pixels that are never looked
+#   at? What do 227 pixels change?
+# - Double the number of filters, then the input channels, then the stride. Which of the costs follow each?
+
+# %%
+explore_convolution(size=7, kernel=3, stride=2, padding=0)
+
+# %% [markdown]
 # ## The layer table, row by row
 #
 # `layer_table` runs an image through any network and notes what each layer does. This is the slide's table, computed:
@@ -160,6 +187,12 @@ check.conv_cost(conv_cost)
 # %%
 table = layer_table(AlexNet(num_classes=1000, dropout=0.5), (3, 227, 227))
 table.loc["conv1":"flatten"].style.format(precision=0, na_rep="", thousands=",")
+
+# %% [markdown]
+# The same as a picture: the height of a box stands for the size of the maps, its width for their number.
+
+# %%
+show(plot_architecture(AlexNet(num_classes=1000, dropout=0.5), (3, 227, 227)))
 
 # %% [markdown]
 # The slide stops at `flatten`: 256 maps of 6×6 become one row of 9216 numbers. Three fully-connected layers follow,
@@ -196,7 +229,7 @@ check.missing_rows(missing_rows)
 # ## Where the memory, the parameters and the work sit
 
 # %%
-plot_layers(table);
+show(plot_layers(table))
 
 # %% [markdown]
 # Three pictures of one network, and they do not look alike:
@@ -311,6 +344,21 @@ check.grouped_parameters(grouped_parameters)
 print(f"{sum(parameter.numel() for parameter in two_towers.parameters()):,} parameters; the paper says 60 million")
 
 # %% [markdown]
+# ## Any network, any layer
+#
+# The table, the bars and the arithmetic of any layer, for the networks of this lesson and of the next. Larger networks
+# have a bar a block.
+#
+# **Predict, then move:**
+#
+# - What do two towers save in conv2, and what in conv3?
+# - AlexNet wants 227 pixels. What happens at 64? Why can ResNet-18 take both?
+# - Which layer of ResNet-50 has most parameters? And how many of AlexNet's fc6 would that be?
+
+# %%
+explore_layers()
+
+# %% [markdown]
 # ## Build it
 #
 # The slide's table is a building plan. In PyTorch a network is a class: `__init__` makes the layers, `forward` says
@@ -423,15 +471,31 @@ print(f"before the first step: loss {loss:.3f}; ln {num_classes} = {math.log(num
 optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9, weight_decay=5e-4, fused=True)
 
 history = []
-for epoch in train(model, train_batches, val_batches, optimizer, epochs=EPOCHS):
+for epoch in live_board(train(model, train_batches, val_batches, optimizer, epochs=EPOCHS), num_classes):
     history.append(epoch)
-    print(f"epoch {epoch.number}: loss {epoch.train_loss:.3f}, validation accuracy {epoch.val_accuracy:.1%}")
-plot_history(history);
 
 # %% [markdown]
 # AlexNet has 62 million parameters, and it learns slowly at first: for a while the loss rests near its first value,
 # and then it starts to fall. With more images and epochs it goes on; lesson 4 is about finding the learning rate,
 # the batch size and the weight decay that suit it.
+
+# %% [markdown]
+# ## What it gets wrong
+#
+# An accuracy is one number. Which classes does the network take for which others? Rows are what an image is, columns
+# what the network says.
+#
+# **Predict, then run:** which two classes of your images will be confused most?
+
+# %%
+val_labels, probabilities = predict(model, val_batches)
+show(plot_confusion(val_labels, probabilities.argmax(dim=1), images.train.classes))
+
+# %% [markdown]
+# And these are the images about which it was most sure, and wrong. Would you have known?
+
+# %%
+show(plot_most_wrong(val_set, val_labels, probabilities))
 
 # %% [markdown]
 # ## What it sees
@@ -441,18 +505,28 @@ plot_history(history);
 # colour.
 
 # %%
-plot_filters(next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d)).weight);
+show(plot_filters(next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d)).weight))
 
 # %% [markdown]
 # Even filters of noise answer to edges. Here is one image, and what the first convolution makes of it: bright where
 # a filter answers, dark where it does not.
 
 # %%
-plot_images(val_set[torch.arange(1)])
+show(plot_images(val_set[torch.arange(1)]))
 first_convolution = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d))
 with torch.no_grad():
     maps = F.relu(first_convolution(some_images[:1]))[0]  # (64, 56, 56)
-plot_feature_maps(maps);
+show(plot_feature_maps(maps))
+
+# %% [markdown]
+# Any layer, any channel, any image. The frame is the *receptive field* of the strongest place of the map: the pixels
+# that it can see at all.
+#
+# **Predict, then move:** how large is the receptive field of a place of conv1? How does it grow from layer to layer,
+# and what does a pool add? Behind the last pool, is there a place that sees the whole image?
+
+# %%
+explore_network(model, val_set, image_size=227)
 
 # %% [markdown]
 # ## Where you are

@@ -20,7 +20,6 @@
 import copy
 import math
 
-import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 import torch.nn.functional as F
@@ -45,15 +44,17 @@ from cnnlesson.models.resnet import make_stage as package_make_stage
 from cnnlesson.notebook import TINY, load_images, say_device
 from cnnlesson.plots import (
     depth_curves_text,
+    plot_architecture,
     plot_depth,
     plot_depth_curves,
     plot_gradient_norms,
-    plot_history,
     plot_images,
     plot_residual_sizes,
+    show,
 )
 from cnnlesson.signals import gradient_norms, residual_sizes
 from cnnlesson.training import evaluate, train
+from cnnlesson.widgets import explore_depth, live_board
 
 device = say_device()
 
@@ -65,7 +66,7 @@ device = say_device()
 DATA = "shapes"  # @param ["shapes", "tiny-imagenet"]
 
 images = load_images(DATA)
-plot_images(images.train[torch.arange(6)])
+show(plot_images(images.train[torch.arange(6)]))
 images.train
 
 # %% [markdown]
@@ -152,7 +153,7 @@ check.ResidualUnit(ResidualUnit)
 
 # %%
 measured = reference.load("cifar10_depth")
-plot_depth_curves(measured.table);
+show(plot_depth_curves(measured.table))
 
 # %%
 print(f"{measured.made['data']}; {measured.made['epochs']} epochs, learning rate up to {measured.made['lr']:g}")
@@ -170,8 +171,7 @@ print(depth_curves_text(measured.table))
 # Then the right panel: what does the same depth do there?
 
 # %%
-_, ax = plt.subplots(figsize=(9.6, 4.2), layout="constrained")
-plot_depth(measured.table, PUBLISHED_TEST_ERROR, ax);
+show(plot_depth(measured.table, PUBLISHED_TEST_ERROR))
 
 # %% [markdown]
 # The slide says: *for a regular convnet, performance declines with depth, but for a ResNet, it keeps improving*. The
@@ -356,7 +356,7 @@ with torch.no_grad():
 
 # %%
 gradients = reference.load("cifar10_gradients")
-plot_gradient_norms(gradients.table)
+show(plot_gradient_norms(gradients.table))
 print(gradients.made["data"])
 
 # %% [markdown]
@@ -382,10 +382,25 @@ pd.DataFrame(rows, columns=columns).set_index("network").round(2)
 # Read the last column downwards. Above 1 the gradient **grows** on its way back to the images, so it does not vanish.
 # How does it change with depth in plain networks, and how in residual ones? One learning rate has to suit all layers,
 # and that is hard where their gradients differ a lot.
+#
+# The same for any depth, layer by layer, with the size of the activations beside it.
+#
+# **Predict, then move:** compare plain and residual at 8 layers, then at 56. In which of the two do the activations
+# grow from block to block, and why? (56 layers take some seconds on a processor.)
+
+# %%
+explore_depth(*(part[:16] for part in labelled), num_classes)
 
 # %% [markdown]
 # ## Full ResNet architecture
 #
+# This is where the slides end, ResNet-18 for 224 pixels, drawn from the model itself. The height of a box stands for
+# the size of the maps, its width for their number; the arcs are the shortcuts.
+
+# %%
+show(plot_architecture(resnet18(1000), (3, 224, 224)))
+
+# %% [markdown]
 # The slides build the network in five pictures. You build it in the same order, and look at the shapes after each
 # piece. `pieces` shows a network as lesson 2's table did; the rows of batch norm are left out, and counted in the
 # total.
@@ -724,7 +739,10 @@ pd.DataFrame({
 
 # %% [markdown]
 # All three have fewer parameters than AlexNet's 62 million, and do more work: no large fully-connected layers, and
-# many convolutions.
+# many convolutions. ResNet-50 as a picture, of blocks of three layers:
+
+# %%
+show(plot_architecture(resnet50(1000), (3, 224, 224)))
 
 # %% [markdown]
 # ## Plain against residual
@@ -763,7 +781,7 @@ for depth in DEPTHS:
                     norms.append(name | {"epochs_done": 1, "layer": layer, "norm": norm})
 
 results = pd.DataFrame(epochs)
-plot_depth_curves(results)
+show(plot_depth_curves(results))
 print(depth_curves_text(results))
 
 # %% [markdown]
@@ -783,7 +801,7 @@ print(f"one test image is {one_image:.2%}; by the choice of test images alone an
 # The gradients of the deeper pair, before the first step and after one epoch:
 
 # %%
-plot_gradient_norms(pd.DataFrame(norms));
+show(plot_gradient_norms(pd.DataFrame(norms)))
 
 # %% [markdown]
 # ## How much does a block add?
@@ -795,7 +813,7 @@ plot_gradient_norms(pd.DataFrame(norms));
 
 # %%
 sizes = reference.load("cifar10_residual_sizes")
-plot_residual_sizes(sizes.table)
+show(plot_residual_sizes(sizes.table))
 print(sizes.made["data"])
 
 # %% [markdown]
@@ -804,7 +822,7 @@ print(sizes.made["data"])
 
 # %%
 some_images, _ = next(iter(test_batches))
-plot_residual_sizes(residual_sizes(networks[DEPTHS[-1], True], some_images));
+show(plot_residual_sizes(residual_sizes(networks[DEPTHS[-1], True], some_images)))
 
 # %% [markdown]
 # ## Train ResNet-18
@@ -823,10 +841,8 @@ model = Network(num_classes).to(device)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9, weight_decay=5e-4, fused=True)
 
 history = []
-for epoch in train(model, train_batches, val_batches, optimizer, epochs=EPOCHS):
+for epoch in live_board(train(model, train_batches, val_batches, optimizer, epochs=EPOCHS), num_classes):
     history.append(epoch)
-    print(f"epoch {epoch.number}: loss {epoch.train_loss:.3f}, validation accuracy {epoch.val_accuracy:.1%}")
-plot_history(history);
 
 # %% [markdown]
 # The first loss of a network without an idea is ln(number of classes), as lesson 2 has it. Is the first epoch's mean

@@ -34,11 +34,12 @@ from cnnlesson.checks import hyperparameters as check
 from cnnlesson.data import Batches, split, take
 from cnnlesson.models import AlexNet, resnet18
 from cnnlesson.notebook import TINY, load_images, say_device
-from cnnlesson.plots import plot_grid, plot_history, plot_images, plot_trials, plot_weight_decay
+from cnnlesson.plots import plot_grid, plot_images, plot_trials, plot_weight_decay, show
 from cnnlesson.reference import circumstances, images_digest
 from cnnlesson.results import last_epochs
 from cnnlesson.search import GridSearch
 from cnnlesson.training import Epoch, evaluate, train, train_one_epoch
+from cnnlesson.widgets import explore_results, live_board
 
 device = say_device()
 
@@ -74,7 +75,7 @@ DECAYS = [0, 0.0005] if TINY else [0, 0.0005, 0.05]  # at the grid's best point
 
 images = load_images(DATA)
 num_classes = len(images.train.classes)
-plot_images(images.train[torch.linspace(0, len(images.train) - 1, 12).long()])
+show(plot_images(images.train[torch.linspace(0, len(images.train) - 1, 12).long()]))
 images.train
 
 # %% [markdown]
@@ -372,14 +373,9 @@ epoch = next(trial(**point, checkpoint=checkpoint))
 print(f"{time.perf_counter() - start:5.1f} s  epoch {epoch.number}; stopped")
 
 start = time.perf_counter()
-history = []
-for epoch in trial(**point, checkpoint=checkpoint):
-    history.append(epoch)
-    print(f"{time.perf_counter() - start:5.1f} s  epoch {epoch.number}: training loss {epoch.train_loss:.3f}, "
-          f"validation accuracy {epoch.val_accuracy:.1%}")
+for epoch in live_board(trial(**point, checkpoint=checkpoint), num_classes):
+    print(f"{time.perf_counter() - start:5.1f} s  epoch {epoch.number}")
 checkpoint.unlink()
-
-plot_history(history);
 
 # %% [markdown]
 # ## The grid for AlexNet
@@ -462,7 +458,8 @@ alexnet_grid = alexnet_search.run()
 
 # %%
 alexnet_heat_map = plot_grid(last_epochs(alexnet_grid))
-alexnet_heat_map.set_title(f"AlexNet, epochs: {EPOCHS}; guessing gives {1 / num_classes:.1%}", fontsize=10);
+alexnet_heat_map.set_title(f"AlexNet, epochs: {EPOCHS}; guessing gives {1 / num_classes:.1%}")
+show(alexnet_heat_map)
 
 # %% [markdown]
 # Grey cells have diverged: the loss became infinite or not a number, and the trial ended there. A cell at the level
@@ -470,7 +467,7 @@ alexnet_heat_map.set_title(f"AlexNet, epochs: {EPOCHS}; guessing gives {1 / num_
 # steps too short, which have not arrived yet. The curves tell the two apart: the one is flat, the other still rises.
 
 # %%
-plot_trials(alexnet_grid);
+show(plot_trials(alexnet_grid))
 
 # %% [markdown]
 # ## Choosing
@@ -565,7 +562,8 @@ def decays_at(best):
 
 alexnet_decays = search_for("AlexNet", decays_at(alexnet_best)).run()
 alexnet_bars = plot_weight_decay(last_epochs(alexnet_decays))
-alexnet_bars.set_title("AlexNet, learning rate {lr:g}, batch size {batch_size}".format(**alexnet_best), fontsize=10);
+alexnet_bars.set_title("AlexNet, learning rate {lr:g}, batch size {batch_size}".format(**alexnet_best))
+show(alexnet_bars)
 
 # %% [markdown]
 # The training accuracy is counted while the weights still change, the validation accuracy afterwards. So in the first
@@ -592,10 +590,11 @@ resnet_grid = resnet_search.run()
 
 # %%
 resnet_heat_map = plot_grid(last_epochs(resnet_grid))
-resnet_heat_map.set_title(f"resnet18, epochs: {EPOCHS}; guessing gives {1 / num_classes:.1%}", fontsize=10);
+resnet_heat_map.set_title(f"resnet18, epochs: {EPOCHS}; guessing gives {1 / num_classes:.1%}")
+show(resnet_heat_map)
 
 # %%
-plot_trials(resnet_grid);
+show(plot_trials(resnet_grid))
 
 # %% [markdown]
 # Batch norm sets the scale of each layer's output anew in every step, whatever the scale of its weights. So weights
@@ -607,7 +606,8 @@ plot_trials(resnet_grid);
 resnet_best = choose(resnet_grid)
 resnet_decays = search_for("resnet18", decays_at(resnet_best)).run()
 resnet_bars = plot_weight_decay(last_epochs(resnet_decays))
-resnet_bars.set_title("resnet18, learning rate {lr:g}, batch size {batch_size}".format(**resnet_best), fontsize=10);
+resnet_bars.set_title("resnet18, learning rate {lr:g}, batch size {batch_size}".format(**resnet_best))
+show(resnet_bars)
 
 # %% [markdown]
 # ## One look at the test images
@@ -727,6 +727,15 @@ photographs = reference.load("tiny_imagenet_grid")
 for name, results in ALL_RESULTS.items():
     print(f"\n{name}")
     print(report.compare_text(results, photographs.table[photographs.table["model"] == name.lower()]))
+
+# %% [markdown]
+# All four to walk through: yours, and those on photographs.
+#
+# **Predict, then move:** is the point with the highest training accuracy also the best one on validation? Where a loss
+# is infinite in one table, what does the accuracy beside it say?
+
+# %%
+explore_results(ALL_RESULTS | {f"{name} on photographs": table for name, table in photographs.table.groupby("model")})
 
 # %% [markdown]
 # How they were made, for whoever wants to repeat it:
