@@ -79,7 +79,7 @@ def test_where_epochs_take_longer_the_picture_follows_and_the_board_stays_cheap(
     start = clock()
     list(live_board(slow_epochs()))
     cost = clock() - start
-    words, picture = places
+    _, picture = places
     assert len(picture.shown) == 5
     assert cost < 0.02 * gone[0]
 
