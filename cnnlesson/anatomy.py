@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pandas as pd
 import torch
@@ -135,19 +136,15 @@ def receptive_field(
         raise ValueError(f"the model has no layer {layer!r}: its convolutions and poolings are {names}")
 
     image = torch.ones(1, *input_shape, dtype=torch.float64, requires_grad=True)
-    handles = [
-        part.register_forward_hook(_average_instead) for part in parts.values() if isinstance(part, nn.MaxPool2d)
-    ]
-    handles.append(parts[layer].register_forward_hook(_stop))
+    handle = parts[layer].register_forward_hook(_stop)
     try:
-        with _evaluation(model):
+        with _evaluation(model), _averaging(model):
             torch.func.functional_call(model, _positive_weights(model), image)
         raise ValueError(f"an image does not pass through the layer {layer!r}")
     except _Stop as reached:
         maps = reached.output
     finally:
-        for handle in handles:
-            handle.remove()
+        handle.remove()
 
     if maps.dim() != 4:
         raise ValueError(f"the layer {layer!r} has no rows and columns: choose one before the fully-connected layers")
@@ -176,12 +173,31 @@ def _stop(layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -
     raise _Stop(output)
 
 
-def _average_instead(layer: nn.MaxPool2d, inputs: tuple[torch.Tensor], output: torch.Tensor) -> torch.Tensor:
-    return F.avg_pool2d(inputs[0], layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode)
+@contextmanager
+def _averaging(model: nn.Module) -> Iterator[None]:
+    """While it lasts, convolutions and max poolings give the mean of each window."""
+    windows = [part for part in model.modules() if isinstance(part, nn.Conv2d | nn.MaxPool2d)]
+    try:
+        for part in windows:
+            part.forward = partial(_mean_of_windows, part)
+        yield
+    finally:
+        for part in windows:
+            del part.forward  # that of its class is back
+
+
+def _mean_of_windows(layer: nn.Conv2d | nn.MaxPool2d, x: torch.Tensor) -> torch.Tensor:
+    if isinstance(layer, nn.MaxPool2d):
+        return F.avg_pool2d(x, layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode)
+    # With the same weights everywhere all filters give the same map: one is computed, from the mean of the channels.
+    height, width = layer.kernel_size
+    kernel = x.new_full((1, 1, height, width), 1 / (height * width))
+    x = F.conv2d(x.mean(dim=1, keepdim=True), kernel, None, layer.stride, layer.padding, layer.dilation)
+    return x.expand(-1, layer.out_channels, -1, -1)
 
 
 def _positive_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Numbers in place of all weights and statistics: filters average, biases and batch norms change nothing.
+    """Numbers in place of all weights and statistics: layers average, biases and batch norms change nothing.
 
     float64, since the gradient at the corner of a deep network's field is far smaller than float32 can hold. Each is
     one number that is seen as many, so a large model takes no more memory.
