@@ -40,13 +40,15 @@ def plot_depth_curves(results: pd.DataFrame, axes: Sequence[Axes] | None = None)
     for ax, is_residual in zip(axes, (False, True), strict=True):
         for (residual, depth), curve in errors.groupby(["residual", "depth"]):
             if residual == is_residual:
-                ax.plot(curve["epoch"], 100 * curve["train_error"], "--", color=colours[depth])
-                ax.plot(curve["epoch"], 100 * curve["test_error"], "-", color=colours[depth], label=f"{depth} layers")
+                style = {"color": colours[depth], "marker": "o" if len(curve) == 1 else ""}  # one epoch is no line
+                ax.plot(curve["epoch"], 100 * curve["train_error"], "--", **style)
+                ax.plot(curve["epoch"], 100 * curve["test_error"], "-", label=f"{depth} layers", **style)
         ax.set_title("residual" if is_residual else "plain")
         ax.set_xlabel("epoch")
         ax.set_ylabel("error (%)")
         ax.set_ylim(0, 105 * errors[["train_error", "test_error"]].max(axis=None))
-        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.set_xlim(0.5, errors["epoch"].max() + 0.5)
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         label_ends(ax)
     handles = [Line2D([], [], color="grey", label="test"), Line2D([], [], color="grey", ls="--", label="training")]
     axes[1].legend(handles=handles)
