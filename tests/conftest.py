@@ -12,8 +12,10 @@ import torch
 from PIL import Image
 
 from cnnlesson.data import ImageSet
+from cnnlesson.machine import reuse_freed_memory
 
 os.environ["MPLBACKEND"] = "agg"  # figures are drawn without a screen
+reuse_freed_memory()  # as in the lesson: AlexNet is much slower where each step asks the system for its memory
 
 WORDNET_IDS = ("n03", "n01", "n02")  # in no order, as in the official wnids.txt
 TRAIN_IMAGES = 12  # a class
