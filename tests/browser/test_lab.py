@@ -20,7 +20,8 @@ import nbformat
 import pytest
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
-SOLUTIONS = sorted((Path(__file__).parents[2] / "notebooks" / "solutions").glob("*.ipynb"))
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+SOLUTIONS = sorted((NOTEBOOKS / "solutions").glob("*.ipynb"), reverse=True)  # the one that takes longest is first
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: install Debian's package chromium")
 FLAGS = [
@@ -48,6 +49,7 @@ KEYS = {
     "button": (["Enter"],),
 }
 ARIA = r"""- '?(\w+)(?: "(.*?)")?"""  # role and name; in quotes where YAML wants them
+SCREEN = {"width": 1280, "height": 1200}  # pixels; an explorer fits on it
 WHOLE_RUN = 400  # seconds that all cells of a notebook may take
 ANSWER = 15  # seconds until an explorer must have followed a control
 
@@ -126,7 +128,7 @@ class Lab:
     def open(self, name: str) -> "Iterator[tuple[Page, list[str]]]":
         """The page of a notebook whose kernel is ready, and a list of what goes wrong on it."""
         wrong: list[str] = []
-        with self.browser.new_context(viewport={"width": 1280, "height": 900}) as context:
+        with self.browser.new_context(viewport=SCREEN) as context:
 
             def is_here(url: str) -> bool:
                 return urlsplit(url).scheme in ("data", "blob") or urlsplit(url).hostname == "127.0.0.1"
@@ -346,6 +348,6 @@ def test_a_saved_explorer_shows_its_picture_and_words_before_it_is_run_again(lab
         choose(page, "Kernel", "kernelmenu:shutdown")
         page.wait_for_timeout(1000)
     with lab.open(explorer_notebook) as (page, _):
-        page.get_by_role("img", name="A line: It ends at 5 and is red.").wait_for()
-        page.get_by_text("It ends at 5 and is red.").wait_for()
+        page.get_by_role("img", name="A line: It ends at 5 and is red.").wait_for(timeout=5000)
+        page.get_by_text("It ends at 5 and is red.").first.wait_for()
         assert not page.get_by_text("Error displaying widget").is_visible()
