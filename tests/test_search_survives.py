@@ -57,7 +57,7 @@ def completed_points(search: GridSearch) -> Counter:
 
 
 def test_killed_workers_lose_nothing(search, undisturbed, capsys, monkeypatch):
-    monkeypatch.setattr("cnnlesson.search.MOST_DEATHS", KILLS + 1)  # on a busy machine five kills may fall into one epoch
+    monkeypatch.setattr("cnnlesson.search.MOST_DEATHS", KILLS + 1)  # a busy machine may take five in one epoch
     chance = random.Random(0)
     killed = []
 
