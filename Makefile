@@ -11,7 +11,9 @@ COLAB_PYTHON ?= $(shell for python in python3.13 $(HOME)/.pyenv/versions/3.13*/b
 	$$python --version > /dev/null 2>&1 && echo $$python && break; done)
 COLAB_INSTALLED := $(COLAB)/installed
 
-NBVAL := $(BIN)/python -m pytest --quiet --nbval-lax --nbval-current-env --nbval-cell-timeout=300
+# Two tests at a time, each with one thread of torch's, are sooner done than one after the other with two.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+NBVAL := $(PYTEST) --dist loadscope --quiet --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 
 .PHONY: help lesson test test-colab lab notebooks clean
 
@@ -36,7 +38,8 @@ lesson: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/python -m pytest
+	$(PYTEST) --dist worksteal -m "not alone"
+	$(BIN)/python -m pytest -m alone
 	CNNLESSON_TINY=1 CNNLESSON_CHECKS=untouched $(NBVAL) notebooks/*.ipynb
 	CNNLESSON_TINY=1 CNNLESSON_CHECKS=strict $(NBVAL) notebooks/solutions/*.ipynb
 

@@ -22,6 +22,7 @@ from cnnlesson.data.image_set import TrainTest
 from cnnlesson.distributed import data_parallel, join_processes
 from cnnlesson.training import evaluate, train
 
+pytestmark = pytest.mark.alone
 EXAMPLE = Path(__file__).parents[1] / "examples" / "train_on_several_gpus.py"
 
 
