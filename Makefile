@@ -15,11 +15,14 @@ COLAB_INSTALLED := $(COLAB)/installed
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 NBVAL := $(PYTEST) --dist loadscope --quiet --nbval-lax --nbval-current-env --nbval-cell-timeout=300
 
+# With a browser the solutions run in JupyterLab, cell for cell as strictly as with nbval.
+CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+
 .PHONY: help lesson test test-colab lab notebooks clean
 
 help:
 	@echo "make lesson     the exercise on small images: AlexNet and ResNet over learning rates, batch sizes, decays"
-	@echo "make test       style, tests, and all notebooks from top to bottom on small images"
+	@echo "make test       style, tests, and all notebooks from top to bottom on small images, in a browser where there is one"
 	@echo "make test-colab all notebooks again, with Google Colab's versions of everything, installed as there"
 	@echo "make lab        JupyterLab with the first notebook, in the browser"
 	@echo "make notebooks  build the notebooks from notebooks/src"
@@ -41,7 +44,12 @@ test: $(INSTALLED)
 	$(PYTEST) --dist worksteal -m "not alone"
 	$(BIN)/python -m pytest -m alone
 	CNNLESSON_TINY=1 CNNLESSON_CHECKS=untouched $(NBVAL) notebooks/*.ipynb
+ifneq ($(CHROMIUM),)
+	$(PYTEST) --dist worksteal --quiet tests/browser/test_lab.py
+else
+	@echo "No Chromium is here, so no notebook is tried in a browser: install Debian's package chromium for that."
 	CNNLESSON_TINY=1 CNNLESSON_CHECKS=strict $(NBVAL) notebooks/solutions/*.ipynb
+endif
 
 test-colab: $(INSTALLED) $(COLAB_INSTALLED)
 	$(BIN)/python tests/colab/run.py $(COLAB)/bin/python
