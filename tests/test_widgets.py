@@ -94,11 +94,11 @@ def test_each_has_labels_a_picture_with_alt_text_and_its_words(make, name, monke
     shown = []
     monkeypatch.setattr(explorer, "display", lambda bundle, raw: shown.append(bundle))
     explored._ipython_display_()
-    (bundle,) = shown
-    assert bundle["application/vnd.jupyter.widget-view+json"]["model_id"] == explored.box.model_id
-    alt = re.search(r'<img alt="([^"]+)"', bundle["text/html"])[1]
-    assert len(alt) > 20 and bundle["text/plain"].startswith(alt.replace("&#x27;", "'")[:40])
-    assert explored.words in bundle["text/plain"]
+    live, still = shown
+    assert live["application/vnd.jupyter.widget-view+json"]["model_id"] == explored.box.model_id
+    alt = re.search(r'<img alt="([^"]+)"', still["text/html"])[1]
+    assert len(alt) > 20 and still["text/plain"].startswith(alt.replace("&#x27;", "'")[:40])
+    assert explored.words in still["text/plain"]
     for control in explored.controls.values():
         assert (control.number if isinstance(control, Slider) else control).description
 

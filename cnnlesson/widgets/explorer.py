@@ -16,8 +16,8 @@ _LABEL = "9em"  # the width of a control's label
 class Explorer:
     """Controls, and what they show. As the last line of a cell it is displayed.
 
-    Where widgets run, the picture follows the controls; where none can (a preview, a printed page), the first picture
-    stays with its words.
+    Where widgets run, the picture follows the controls; where none can (a preview, a printed page, a notebook that was
+    saved and is opened again), the first picture stays with its words.
 
     Args:
         controls: by the name that `draw` knows them by; each has a description, which is its label.
@@ -60,16 +60,22 @@ class Explorer:
         self.update()
 
     def _ipython_display_(self) -> None:
-        # The richest that the reader's program knows: the widget, or the picture, or words.
+        name = f"explorer-{self.box.model_id}"
+        self.box.add_class(name)
         widget = {"model_id": self.box.model_id, "version_major": 2, "version_minor": 0}
-        display(
-            {
-                "application/vnd.jupyter.widget-view+json": widget,
-                "text/html": self.page.value,
-                "text/plain": self.plain,
-            },
-            raw=True,
-        )
+        display({"application/vnd.jupyter.widget-view+json": widget, "text/plain": "controls"}, raw=True)
+        still = f'<div class="{name}-still">{self.page.value}</div>'
+        display({"text/html": _ONE_OF_TWO.replace("NAME", name) + still, "text/plain": self.plain}, raw=True)
+
+
+# Below the controls stands the first picture, for pages without widgets. It is hidden as long as the explorer itself is
+# on the page; where it is not, JupyterLab's "Error displaying widget" in the output before is hidden.
+_ONE_OF_TWO = """\
+<style>
+body:has(.NAME) .NAME-still { display: none; }
+body:not(:has(.NAME)) .jp-OutputArea-child:has(+ .jp-OutputArea-child .NAME-still) { display: none; }
+</style>
+"""
 
 
 class Slider(ipywidgets.HBox):
