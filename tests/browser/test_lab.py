@@ -339,7 +339,6 @@ def test_an_explorer_stays_readable_when_its_kernel_is_gone(lab, explorer_notebo
     assert wrong == []
 
 
-@pytest.mark.xfail(strict=True, reason="JupyterLab shows 'Error displaying widget: model not found'")
 def test_a_saved_explorer_shows_its_picture_and_words_before_it_is_run_again(lab, explorer_notebook):
     with lab.open(explorer_notebook) as (page, _):
         run_all(page)
@@ -349,5 +348,5 @@ def test_a_saved_explorer_shows_its_picture_and_words_before_it_is_run_again(lab
         page.wait_for_timeout(1000)
     with lab.open(explorer_notebook) as (page, _):
         page.get_by_role("img", name="A line: It ends at 5 and is red.").wait_for(timeout=5000)
-        page.get_by_text("It ends at 5 and is red.").first.wait_for()
+        page.get_by_role("status").get_by_text("It ends at 5 and is red.").wait_for()
         assert not page.get_by_text("Error displaying widget").is_visible()
