@@ -1,5 +1,7 @@
 """Run all notebooks as Google Colab does: on its versions, the package installed by a notebook's own first cell.
 
+Then the tests of explorers and live board run on the same versions.
+
     .venv/bin/python tests/colab/run.py .venv-colab/bin/python
 
 The set-up cells install from a git repository that is made here of the files as they are now, committed or not. It ends
@@ -8,6 +10,7 @@ with 1 where a notebook fails, or where what they used is not what their set-up 
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -53,6 +56,8 @@ def main(python: str) -> int:
         if not all(passed):
             return 1
 
+        if not run_widget_tests(python, Path(folder)):
+            return 1
         origin = json.loads(output_of(python, ORIGIN, folder))
         assert origin == [address, True], f"the notebooks used cnnlesson from elsewhere: {origin}, not {address}"
         return 0
@@ -101,6 +106,15 @@ def run(python: str, notebook: Path) -> bool:
     said = f"{name}: {'passed' if passed else 'FAILED'} in {time.perf_counter() - start:.0f} seconds"
     print(said if passed else f"{process.stdout}\n{said}", flush=True)
     return passed
+
+
+def run_widget_tests(python: str, folder: Path) -> bool:
+    """Whether the explorers follow their controls on Colab's ipywidgets too; the notebooks do not move them."""
+    tests = shutil.copytree(LESSON / "tests", folder / "tests")
+    options = ["--quiet", "-p", "no:cacheprovider", "--disable-warnings", f"--rootdir={tests}"]
+    chosen = [str(tests / "test_widgets.py"), str(tests / "test_board.py")]
+    command = [python, "-P", "-m", "pytest", *options, *chosen]
+    return subprocess.run(command, cwd=folder, env=environment()).returncode == 0
 
 
 def environment() -> dict[str, str]:
