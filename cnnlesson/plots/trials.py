@@ -144,7 +144,7 @@ def plot_grid(results: pd.DataFrame, ax: Axes | None = None, metric: str = "val_
     shown = grid["mean"] if is_loss else 100 * grid["mean"]
     ax = ax or new_axes()
     image = ax.imshow(shown, cmap="cividis_r" if is_loss else "cividis", vmin=0, aspect="auto")  # light is good
-    ax.set_facecolor("lightgrey")  # shows where no trial has a figure
+    ax.patch.set(facecolor="white", hatch="///", edgecolor="lightgrey")  # shows where no trial has a figure
     for row, lr in enumerate(shown.index):
         for column, batch_size in enumerate(shown.columns):
             mean, spread, note = (grid[part].loc[lr, batch_size] for part in ("mean", "spread", "note"))
@@ -153,6 +153,8 @@ def plot_grid(results: pd.DataFrame, ax: Axes | None = None, metric: str = "val_
                 large, small = _number(mean, metric), "\n".join(filter(None, [_spread(spread, metric), note]))
             cell = ax.get_facecolor() if pd.isna(mean) else image.to_rgba(shown.loc[lr, batch_size])
             style = {"ha": "center", "color": readable_on(cell)}
+            if pd.isna(mean) and note:
+                style["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 2}  # over the hatching
             ax.text(column, row, large, va="bottom" if small else "center", fontsize=13, **style)
             if small:
                 ax.text(column, row, small, va="top", fontsize=10, **style)

@@ -4,10 +4,11 @@ from collections.abc import Mapping
 
 import ipywidgets
 import pandas as pd
+from matplotlib.patches import Rectangle
 
 from cnnlesson.plots import METRICS, grid_text, history_text, plot_grid, plot_history
-from cnnlesson.plots.figures import blank_mosaic
-from cnnlesson.results import last_epochs
+from cnnlesson.plots.figures import MARK_COLOUR, blank_mosaic
+from cnnlesson.results import best_point, last_epochs
 from cnnlesson.search import GridSearch
 from cnnlesson.training import Epoch
 from cnnlesson.widgets.explorer import Choice, Explorer
@@ -20,7 +21,6 @@ def explore_results(sources: Mapping[str, pd.DataFrame | GridSearch]) -> Explore
         sources: by the name of the network: a table of results, such as `GridSearch.run` gives it, or the search
             itself, which is then read anew at each look, also while another process runs it.
     """
-
     controls = {
         "name": Choice("network", list(sources)),
         "metric": Choice("metric", [(words, column) for column, words in METRICS.items()]),
@@ -28,6 +28,10 @@ def explore_results(sources: Mapping[str, pd.DataFrame | GridSearch]) -> Explore
         "lr": Choice("learning rate", _options(sources, "lr")),
         "batch_size": Choice("batch size", _options(sources, "batch_size")),
     }
+    source = next(iter(sources.values()))
+    best = None if isinstance(source, GridSearch) else best_point(source)
+    for column in ("weight_decay", "lr", "batch_size") if best else ():
+        controls[column].value = best[column]  # where there is most to see
 
     def draw(name: str, metric: str, weight_decay: float, lr: float, batch_size: int) -> tuple:
         source = sources[name]
@@ -39,6 +43,12 @@ def explore_results(sources: Mapping[str, pd.DataFrame | GridSearch]) -> Explore
         point = table[(table["lr"] == lr) & (table["batch_size"] == batch_size)]
         axes = blank_mosaic([["grid", "loss", "accuracy"]], (12, 4), width_ratios=[1.3, 1, 1])
         plot_grid(trials, axes["grid"], metric)
+        rows, columns = sorted(trials["lr"].unique(), reverse=True), sorted(trials["batch_size"].unique())
+        if not point.empty:
+            corner = columns.index(batch_size) - 0.5, rows.index(lr) - 0.5
+            axes["grid"].add_patch(
+                Rectangle(corner, 1, 1, fill=False, edgecolor=MARK_COLOUR, linewidth=4, clip_on=False)
+            )
         words = [f"{name}, {METRICS[metric]}, weight decay {weight_decay:g}", grid_text(trials, metric)]
         title = f"learning rate {lr:g}, batch size {batch_size:g}"
         words.append(f"\n{title}:")
