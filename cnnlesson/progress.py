@@ -1,6 +1,7 @@
 """What a search shows while it runs: a bar for the grid, one for the running trial, and in a notebook a table."""
 
 import sys
+import textwrap
 from collections.abc import Callable
 from contextlib import ExitStack
 
@@ -77,6 +78,8 @@ class Progress:
         self.say(f"{name}: {words}")
 
     def say(self, text: str) -> None:
+        if self.place is not None:  # a notebook would break long lines within words
+            text = textwrap.fill(text, 110, subsequent_indent="    ")
         tqdm.write(text, file=sys.stdout)
 
     def _batch(self, batches: Batches, number: int) -> bool:

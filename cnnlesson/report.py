@@ -176,7 +176,7 @@ def compare(results: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
 
 def compare_text(results: pd.DataFrame, reference: pd.DataFrame) -> str:
     """`compare` in percent, and a line on how close the two are."""
-    table = compare(results, reference)
+    table = compare(results, reference).sort_index()
     names = table.index.names
     table = table.reset_index()
     words = table[names].map("{:g}".format)
