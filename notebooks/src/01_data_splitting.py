@@ -437,7 +437,8 @@ check.leaky(leaky)
 # %% [markdown]
 # ## All of it at once
 #
-# Splits, folds and leaks of your images (600 of them), to move and watch. Every field also obeys the arrow keys.
+# Splits, folds and leaks of your images (600 of them), to move and watch. Every field also obeys the arrow
+# keys, and the space bar sets a tick.
 #
 # **Predict, then move:**
 #

@@ -166,7 +166,8 @@ check.conv_cost(conv_cost)
 # %% [markdown]
 # ## Move the window
 #
-# All of this in a picture that you can move. Every field also obeys the arrow keys, and the text below says the same.
+# All of this in a picture that you can move. Every field also obeys the arrow keys (the space bar opens
+# a list), and the text below says the same.
 #
 # **Predict, then move:**
 #
@@ -235,7 +236,7 @@ show(plot_layers(table))
 # Three pictures of one network, and they do not look alike:
 #
 # - most **memory** is in the early convolutions, where the maps are large;
-# - nearly all **parameters** are in the fully-connected layers, 37.8 of 62.4 million in fc6 alone;
+# - nearly all **parameters** are in the fully-connected layers, 37.8 of 61.1 million in fc6 alone;
 # - most **work** is in the convolutions, since each weight there is used at every pixel.
 #
 # So what would you change to make AlexNet fit into less memory? And to make it faster? The answers are different
@@ -475,7 +476,7 @@ for epoch in live_board(train(model, train_batches, val_batches, optimizer, epoc
     history.append(epoch)
 
 # %% [markdown]
-# AlexNet has 62 million parameters, and it learns slowly at first: for a while the loss rests near its first value,
+# AlexNet has 61 million parameters, and it learns slowly at first: for a while the loss rests near its first value,
 # and then it starts to fall. With more images and epochs it goes on; lesson 4 is about finding the learning rate,
 # the batch size and the weight decay that suit it.
 

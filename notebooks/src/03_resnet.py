@@ -738,7 +738,7 @@ pd.DataFrame({
 }).round(2)
 
 # %% [markdown]
-# All three have fewer parameters than AlexNet's 62 million, and do more work: no large fully-connected layers, and
+# All three have fewer parameters than AlexNet's 61 million, and do more work: no large fully-connected layers, and
 # many convolutions. ResNet-50 as a picture, of blocks of three layers:
 
 # %%

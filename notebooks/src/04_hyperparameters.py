@@ -19,6 +19,7 @@
 # ## The tools of this lesson
 
 # %%
+import textwrap
 import time
 from functools import partial
 from itertools import product
@@ -372,9 +373,10 @@ start = time.perf_counter()
 epoch = next(trial(**point, checkpoint=checkpoint))
 print(f"{time.perf_counter() - start:5.1f} s  epoch {epoch.number}; stopped")
 
-start = time.perf_counter()
-for epoch in live_board(trial(**point, checkpoint=checkpoint), num_classes):
-    print(f"{time.perf_counter() - start:5.1f} s  epoch {epoch.number}")
+start, seconds = time.perf_counter(), []
+for _ in live_board(trial(**point, checkpoint=checkpoint), num_classes):
+    seconds.append(time.perf_counter() - start)
+print("started again:", ", ".join(f"{s:.1f} s epoch {number}" for number, s in enumerate(seconds, start=1)))
 checkpoint.unlink()
 
 # %% [markdown]
@@ -462,7 +464,7 @@ alexnet_heat_map.set_title(f"AlexNet, epochs: {EPOCHS}; guessing gives {1 / num_
 show(alexnet_heat_map)
 
 # %% [markdown]
-# Grey cells have diverged: the loss became infinite or not a number, and the trial ended there. A cell at the level
+# Hatched cells have diverged: the loss became infinite or not a number, and the trial ended there. A cell at the level
 # of guessing has not learned; that can be a step too long, which threw the weights where no gradient is left, or
 # steps too short, which have not arrived yet. The curves tell the two apart: the one is flat, the other still rises.
 
@@ -742,7 +744,7 @@ explore_results(ALL_RESULTS | {f"{name} on photographs": table for name, table i
 
 # %%
 for what in ("command", "data", "seeds", "processor", "torch", "date"):
-    print(f"{what}: {photographs.made[what]}")
+    print(textwrap.fill(f"{what}: {photographs.made[what]}", 100, subsequent_indent="    ", break_on_hyphens=False))
 
 # %% [markdown]
 # ## Your report
