@@ -90,7 +90,7 @@ def test_a_receptive_field_may_reach_beyond_the_image():
     assert {(patch.get_xy(), patch.get_width()) for patch in after.patches} == {((3, 1), 1)}
     assert receptive_field_text(image, (-8, 30, 12, 50), activation, 1, 3).splitlines() == [
         "row 1, column 3 of the 3×4 map has the value 7",
-        "its receptive field is 20×20 pixels, rows -8 to 11 and columns 30 to 49: 14% of the image",
+        "its receptive field is 20×20 pixels, rows -8 to 11 and columns 30 to 49: 14.1% of the image",
     ]
     with pytest.raises(ValueError, match="3 rows and 4 columns, counted from 0: there is no row 3, column 0"):
         plot_receptive_field(image, (0, 0, 1, 1), activation, 3, 0)

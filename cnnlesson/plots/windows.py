@@ -173,7 +173,7 @@ def receptive_field_text(
     return (
         f"row {row}, column {column} of the {map_height}×{map_width} map has the value {activation[row, column]:.3g}\n"
         f"its receptive field is {bottom - top}×{right - left} pixels, rows {top} to {bottom - 1} and columns {left} "
-        f"to {right - 1}: {share:.0%} of the image"
+        f"to {right - 1}: {share:.1%} of the image"
     )
 
 

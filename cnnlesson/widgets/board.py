@@ -104,7 +104,7 @@ class _Board:
     def _say(self, lines: Sequence[str]) -> None:
         start = time.perf_counter()
         text = "\n".join(lines)
-        page = f'<pre role="status" style="white-space: pre-wrap">{html.escape(text)}</pre>'
+        page = f'<pre role="status" style="white-space: pre-wrap; margin: 0; padding: 0">{html.escape(text)}</pre>'
         self.words.update({"text/html": page, "text/plain": text}, raw=True)
         self.said = time.perf_counter()
         self.cost += self.said - start

@@ -16,7 +16,7 @@ def explore_convolution(size: int = 7, kernel: int = 3, stride: int = 2, padding
         "kernel": Slider("kernel", kernel, 1, 15),
         "stride": Slider("stride", stride, 1, 8),
         "padding": Slider("padding", padding, 0, 7),
-        "place": Slider("place of the window", 0, 0, 51_528),
+        "place": Slider("window at place", 0, 0, 51_528),
         "in_channels": Slider("input channels", 3, 1, 512),
         "filters": Slider("filters", 64, 1, 512),
     }

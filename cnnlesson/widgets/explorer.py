@@ -28,7 +28,7 @@ class Explorer:
     def __init__(self, controls: "Mapping[str, Slider | Choice | Tick]", draw: Callable[..., tuple[Axes, str]]):
         self.controls = controls
         self.draw = draw
-        self.page = ipywidgets.HTML()
+        self.page = ipywidgets.HTML(layout=ipywidgets.Layout(margin="8px 0 0 0"))
         self.words = self.plain = ""
         self._drawn = None
         for control in controls.values():

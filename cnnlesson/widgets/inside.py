@@ -27,7 +27,7 @@ def explore_network(model: nn.Module, image_set: ImageSet, image_size: int) -> E
     layers = table.index[table["out_size"].notna()]  # those that give maps
     controls = {
         "image": Slider("image", 0, 0, len(image_set) - 1),
-        "layer": Choice("layer", list(layers)),
+        "layer": Choice("layer", list(dict.fromkeys(layers))),
         "channel": Slider("channel", 0, 0, int(table["out_channels"].max()) - 1),
     }
 

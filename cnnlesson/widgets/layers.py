@@ -36,11 +36,14 @@ def explore_layers(models: Mapping[str, nn.Module] | None = None) -> Explorer:
     controls["size"].when_changed(find_layers)
 
     def draw(name: str, size: int, layer: str | None) -> tuple:
-        table = layer_table(models[name], (3, size, size))
+        try:
+            table = layer_table(models[name], (3, size, size))
+        except ValueError as error:
+            raise ValueError(f"{name} does not take {size} pixels: choose another input size ({error})") from error
         shown, picked = table.drop(index="total"), layer
         if len(shown) > MOST_ROWS:
             shown, picked = shown.groupby(_block, sort=False)[COSTS].sum(), _block(layer)
-        axes = plot_layers(shown, blank(1, 3, (9.6, 0.3 * len(shown) + 1), sharey=True), picked)
+        axes = plot_layers(shown, blank(1, 3, (9.6, 0.27 * len(shown) + 1), sharey=True), picked)
         return axes, f"{_in_words(shown, table.loc['total'])}\n\n{_arithmetic(models[name], table, layer)}"
 
     return Explorer(controls, draw)

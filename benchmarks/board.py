@@ -1,0 +1,64 @@
+"""What the live board costs: seconds of training with it and without it, in turn, in one kernel.
+
+    python benchmarks/board.py --images 1000 --epochs 4
+
+The same network is trained anew each time, on `shapes`, made on the spot. Outside a notebook there is no board, so this
+starts a kernel and runs there.
+"""
+
+import argparse
+import sys
+import time
+from statistics import median
+
+import nbclient
+import nbformat
+import torch
+
+from cnnlesson.data import Batches, shapes, split, take
+from cnnlesson.machine import describe
+from cnnlesson.models import resnet18
+from cnnlesson.notebook import output_place
+from cnnlesson.training import train
+from cnnlesson.widgets import live_board
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--images", required=True, type=int, help="training and validation images")
+    parser.add_argument("--epochs", required=True, type=int, help="of each training")
+    parser.add_argument("--repeats", type=int, default=3, help="trainings of each kind (3)")
+    options = parser.parse_args()
+    if output_place() is None:
+        cell = nbformat.v4.new_code_cell(f"%run {' '.join(map(repr, sys.argv))}")
+        nbclient.NotebookClient(nbformat.v4.new_notebook(cells=[cell]), timeout=None).execute()
+        print("".join(output["text"] for output in cell.outputs if output["output_type"] == "stream"))
+        return
+    train_set, val_set = split(take(shapes(seed=0).train, options.images, seed=0), (0.8, 0.2), seed=0)
+    seconds_of(train_set, val_set, 1, with_board=True)  # whatever is slow the first time
+    seconds = {True: [], False: []}
+    for repeat in range(options.repeats):
+        for with_board in (True, False) if repeat % 2 else (False, True):
+            seconds[with_board].append(seconds_of(train_set, val_set, options.epochs, with_board))
+    for with_board, times in seconds.items():
+        each = ", ".join(f"{time:.2f}" for time in times)
+        print(f"{'with' if with_board else 'without'} the board: {each} s for {options.epochs} epochs")
+    device = describe(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
+    print(f"ratio of the medians: {median(seconds[True]) / median(seconds[False]):.4f}; resnet18 on {device}")
+
+
+def seconds_of(train_set, val_set, epochs: int, with_board: bool) -> float:
+    torch.manual_seed(0)
+    train_batches = Batches(train_set, batch_size=32, image_size=64, seed=0)
+    val_batches = Batches(val_set, batch_size=100, image_size=64)
+    model = resnet18(10).to(train_batches.device)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
+    start = time.perf_counter()
+    running = train(model, train_batches, val_batches, optimizer, epochs)
+    for _ in live_board(running, num_classes=10) if with_board else running:
+        pass
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
