@@ -24,14 +24,21 @@ def explore_results(sources: Mapping[str, pd.DataFrame | GridSearch]) -> Explore
     controls = {
         "name": Choice("network", list(sources)),
         "metric": Choice("metric", [(words, column) for column, words in METRICS.items()]),
-        "weight_decay": Choice("weight decay", _options(sources, "weight_decay")),
-        "lr": Choice("learning rate", _options(sources, "lr")),
-        "batch_size": Choice("batch size", _options(sources, "batch_size")),
+        "weight_decay": Choice("weight decay", []),
+        "lr": Choice("learning rate", []),
+        "batch_size": Choice("batch size", []),
     }
-    source = next(iter(sources.values()))
-    best = None if isinstance(source, GridSearch) else best_point(source)
-    for column in ("weight_decay", "lr", "batch_size") if best else ():
-        controls[column].value = best[column]  # where there is most to see
+
+    def find_points(change: object = None) -> None:
+        source = sources[controls["name"].value]
+        best = None if isinstance(source, GridSearch) else best_point(source)
+        for column in ("weight_decay", "lr", "batch_size"):
+            controls[column].offer(_values(source, column))
+            if best and change is None:
+                controls[column].value = best[column]  # at first, where there is most to see
+
+    find_points()
+    controls["name"].when_changed(find_points)
 
     def draw(name: str, metric: str, weight_decay: float, lr: float, batch_size: int) -> tuple:
         source = sources[name]
@@ -71,10 +78,10 @@ def explore_results(sources: Mapping[str, pd.DataFrame | GridSearch]) -> Explore
     return explorer
 
 
-def _options(sources: Mapping[str, pd.DataFrame | GridSearch], column: str) -> list[tuple[str, float]]:
-    """The values of a hyper-parameter in all searches, the smallest first."""
-    tables = (pd.DataFrame(source.points) if isinstance(source, GridSearch) else source for source in sources.values())
-    return [(f"{value:g}", value) for value in sorted({value for table in tables for value in table[column].tolist()})]
+def _values(source: pd.DataFrame | GridSearch, column: str) -> list[float]:
+    """The values of a hyper-parameter in a search, the smallest first."""
+    table = pd.DataFrame(source.points) if isinstance(source, GridSearch) else source
+    return sorted(set(table[column].tolist()))
 
 
 def _history(point: pd.DataFrame) -> list[Epoch]:
