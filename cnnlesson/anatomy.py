@@ -45,7 +45,7 @@ def layer_table(model: nn.Module, input_shape: tuple[int, int, int]) -> pd.DataF
     handles = [layer.register_forward_hook(record) for layer in names]
     device = next(model.parameters()).device
     try:
-        with _evaluation(model), torch.no_grad():
+        with evaluation_mode(model), torch.no_grad():
             model(torch.zeros(1, channels, height, width, device=device))
     finally:
         for handle in handles:
@@ -60,7 +60,7 @@ def layer_table(model: nn.Module, input_shape: tuple[int, int, int]) -> pd.DataF
 
 
 @contextmanager
-def _evaluation(model: nn.Module) -> Iterator[None]:
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
     """The model in evaluation mode for a while; each layer is then as it was."""
     training = {layer: layer.training for layer in model.modules()}
     try:
@@ -138,7 +138,7 @@ def receptive_field(
     image = torch.ones(1, *input_shape, dtype=torch.float64, requires_grad=True)
     handle = parts[layer].register_forward_hook(_stop)
     try:
-        with _evaluation(model), _averaging(model):
+        with evaluation_mode(model), _averaging(model):
             torch.func.functional_call(model, _positive_weights(model), image)
         raise ValueError(f"an image does not pass through the layer {layer!r}")
     except _Stop as reached:

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
 from cnnlesson.plots.figures import PLAIN_COLOUR, RESIDUAL_COLOUR, SERIES_COLOURS, WIDE, figure, label_ends, new_axes
+from cnnlesson.plots.signals import sizes_in_words
 
 
 def depth_curves_text(results: pd.DataFrame) -> str:
@@ -100,12 +101,8 @@ def gradient_norms_text(gradients: pd.DataFrame) -> str:
     for (residual, depth, epochs_done), curve in _deepest(gradients).groupby(["residual", "depth", "epochs_done"]):
         if epochs_done > 1:
             continue
-        norms = curve["norm"]
         when = "after one epoch" if epochs_done else "before training"
-        lines.append(
-            f"{_kind(residual)}, {depth} layers, {when}: first layer {norms.iloc[0]:.2g}, "
-            f"last layer {norms.iloc[-1]:.2g}, smallest {norms.min():.2g}, largest {norms.max():.2g}"
-        )
+        lines.append(f"{_kind(residual)}, {depth} layers, {when}: {sizes_in_words(curve['norm'])}")
     return "\n".join(lines)
 
 

@@ -16,12 +16,16 @@ def signals_text(signals: pd.DataFrame) -> str:
     lines = []
     for network, sizes in signals.groupby("network", sort=False):
         for column, words in (("activation", "activations"), ("gradient", "gradients")):
-            values = sizes[column]
-            lines.append(
-                f"{network}, {len(sizes)} layers, {words}: first layer {values.iloc[0]:.2g}, last layer "
-                f"{values.iloc[-1]:.2g}, smallest {values.min():.2g}, largest {values.max():.2g}"
-            )
+            lines.append(f"{network}, {len(sizes)} layers, {words}: {sizes_in_words(sizes[column])}")
     return "\n".join(lines)
+
+
+def sizes_in_words(sizes: pd.Series) -> str:
+    """The first and the last of the layers' sizes, and their range."""
+    return (
+        f"first layer {sizes.iloc[0]:.2g}, last layer {sizes.iloc[-1]:.2g}, smallest {sizes.min():.2g}, "
+        f"largest {sizes.max():.2g}"
+    )
 
 
 @figure("The size of the activations and of the gradients in each layer, from the images to the logits", signals_text)

@@ -4,7 +4,7 @@ import torch
 import torchvision.transforms.v2.functional as transforms
 from torch import nn
 
-from cnnlesson.anatomy import layer_table, receptive_field
+from cnnlesson.anatomy import evaluation_mode, layer_table, receptive_field
 from cnnlesson.data import Batches, ImageSet
 from cnnlesson.plots import plot_filters, plot_receptive_field
 from cnnlesson.plots.figures import blank_mosaic, describe_figure
@@ -58,11 +58,10 @@ def activations(model: nn.Module, layer: str, batches: Batches) -> torch.Tensor:
     """What `layer` gives for the first image of `batches`: (channels, H, W) on the processor."""
     given = []
     handle = model.get_submodule(layer).register_forward_hook(lambda part, inputs, output: given.append(output[0]))
-    training = model.training
     try:
         images, _ = next(iter(batches))
-        model.eval()(images)
+        with evaluation_mode(model):
+            model(images)
     finally:
         handle.remove()
-        model.train(training)
     return given[0].float().cpu()

@@ -1,5 +1,6 @@
 """What each layer of a network costs, and the arithmetic of the one that is picked."""
 
+import functools
 from collections.abc import Mapping
 
 import pandas as pd
@@ -22,6 +23,11 @@ def explore_layers(models: Mapping[str, nn.Module] | None = None) -> Explorer:
         models: by their names; without them those of the lesson, for 1000 classes.
     """
     models = models or lesson_networks()
+
+    @functools.cache  # the names of the layers and the picture need the same one
+    def table_of(name: str, size: int) -> pd.DataFrame:
+        return layer_table(models[name], (3, size, size))
+
     controls = {
         "name": Choice("network", list(models)),
         "size": Slider("input size", 227, 32, 256),
@@ -29,7 +35,11 @@ def explore_layers(models: Mapping[str, nn.Module] | None = None) -> Explorer:
     }
 
     def find_layers(change: object = None) -> None:
-        controls["layer"].offer(layer_names(models[controls["name"].value], controls["size"].value))
+        try:
+            names = list(table_of(controls["name"].value, controls["size"].value).index[:-1])
+        except Exception:  # `draw` will say what is wrong
+            names = []
+        controls["layer"].offer(names)
 
     find_layers()
     controls["name"].when_changed(find_layers)
@@ -37,7 +47,7 @@ def explore_layers(models: Mapping[str, nn.Module] | None = None) -> Explorer:
 
     def draw(name: str, size: int, layer: str | None) -> tuple:
         try:
-            table = layer_table(models[name], (3, size, size))
+            table = table_of(name, size)
         except ValueError as error:
             raise ValueError(f"{name} does not take {size} pixels: choose another input size ({error})") from error
         shown, picked = table.drop(index="total"), layer
@@ -62,14 +72,6 @@ def lesson_networks() -> dict[str, nn.Module]:
             "ResNet-20 for CIFAR-10": cifar_resnet(20, 10),
             "plain network of 20 layers": cifar_resnet(20, 10, residual=False),
         }
-
-
-def layer_names(model: nn.Module, size: int) -> list[str]:
-    """The layers that have a row in the table of `model`; none where it does not take images of this size."""
-    try:
-        return list(layer_table(model, (3, size, size)).index[:-1])
-    except Exception:  # `draw` will say what is wrong
-        return []
 
 
 def _block(layer: str) -> str:

@@ -70,9 +70,6 @@ def explore_splits(image_set: ImageSet) -> Explorer:
         )
         if len(leaks):
             plot_leaks(train, other, leaks.head(MOST_PAIRS), [ax for name, ax in axes.items() if name != "classes"])
-            for row, words_of_row in (("train", "in training"), ("other", "in the other")):
-                style = {"rotation": 90, "ha": "right", "va": "center", "transform": axes[f"{row} 0"].transAxes}
-                axes[f"{row} 0"].text(-0.05, 0.5, words_of_row, **style)
             words.append(leaks_text(train, other, leaks.head(MOST_PAIRS)))
         return axes["classes"], "\n".join(words)
 
