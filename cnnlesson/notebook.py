@@ -7,6 +7,7 @@ import torch
 
 from cnnlesson.data import TrainTest, named_images, shapes, take
 from cnnlesson.machine import reuse_freed_memory
+from cnnlesson.results import count
 from cnnlesson.training import training_dtype
 
 # CNNLESSON_TINY=1 makes all lessons use few small images and few steps: for tests, not for learning.
@@ -22,8 +23,9 @@ def say_device() -> torch.device:
         reuse_freed_memory()
         device = torch.device("cpu")
         words = (
-            f"No GPU is on. Everything here works on this processor ({torch.get_num_threads()} threads), but slowly, "
-            "so the lesson uses fewer images.\nIn Colab choose Runtime, Change runtime type, T4 GPU, and run again."
+            f"No GPU is on. Everything here works on this processor ({count(torch.get_num_threads(), 'thread')}), but "
+            "slowly, so the lesson uses fewer images.\n"
+            "In Colab choose Runtime, Change runtime type, T4 GPU, and run again."
         )
     print(f"{words} Networks compute in {str(training_dtype(device)).removeprefix('torch.')}.")
     return device

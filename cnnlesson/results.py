@@ -52,5 +52,5 @@ def count(number: int, noun: str) -> str:
 def duration(seconds: float) -> str:
     """Such as "45 seconds", "2.5 minutes" and "1.6 hours"."""
     if seconds < 90:
-        return f"{seconds:.0f} seconds"
+        return count(round(seconds), "second")
     return f"{seconds / 60:.1f} minutes" if seconds < 90 * 60 else f"{seconds / 3600:.1f} hours"

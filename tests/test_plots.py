@@ -34,6 +34,7 @@ from cnnlesson.plots import (
     plot_layers,
     plot_leaks,
     plot_residual_sizes,
+    plot_signals,
     plot_trials,
     plot_weight_decay,
     residual_sizes_text,
@@ -188,6 +189,23 @@ def test_gradient_norms_of_the_deepest_networks_before_and_after_an_epoch():
     first, *_, last = gradient_norms_text(gradients).splitlines()
     assert first == "plain, 14 layers, before training: first layer 1, last layer 1e-13, smallest 1e-13, largest 1"
     assert last == "residual, 14 layers, after one epoch: first layer 2, last layer 2, smallest 2, largest 2"
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "labels"),
+    [
+        (0.4, 3, ["0.5", "1", "2"]),
+        (0.03, 20, ["0.1", "1", "10"]),
+    ],
+)
+def test_a_logarithmic_axis_has_labels_to_read_values_by(low, high, labels):
+    sizes = pd.DataFrame({"network": "plain", "activation": [low, high], "gradient": [low, high]})
+    for ax in plot_signals(sizes):
+        ax.figure.canvas.draw()
+        bottom, top = ax.get_ylim()
+        ticks = zip(ax.get_yticks(), ax.yaxis.get_ticklabels(), strict=True)
+        assert [label.get_text() for value, label in ticks if bottom <= value <= top] == labels
+        assert not any(label.get_text() for label in ax.yaxis.get_ticklabels(minor=True))
 
 
 def test_the_size_of_f_stands_beside_that_of_x():

@@ -310,7 +310,7 @@ def test_a_forecast_is_near_the_actual_time_and_trains_nothing(storage, capsys):
     assert all(3 * 0.4 < seconds < 3 * 0.4 + 1 for seconds in table["seconds"])
     assert all(50e-3 < gigabytes < 20 for gigabytes in table["memory_gb"])
     said = capsys.readouterr().out
-    assert "batch size 8: 3 trials of 1 seconds" in said
+    assert "batch size 8: 3 trials of 1 second," in said
     assert "together: " in said and "with 1 worker on this machine" in said
     fits = search.fit_into(minutes=6 * 0.45 / 60)
     assert fits["epochs"] in (0, 1)

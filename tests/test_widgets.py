@@ -280,3 +280,19 @@ def test_a_search_that_goes_on_is_read_again(tmp_path):
     again, *_ = explored.box.children
     again.click()
     assert grid_text(last_epochs(search.results())) in explored.words
+
+
+@pytest.mark.parametrize("name", ["layers", "results"])
+def test_a_control_that_changes_what_lists_offer_draws_once(make, name):
+    explored = make(name)
+    drawn, draw = [], explored.draw
+
+    def counted(**values):
+        drawn.append(values)
+        return draw(**values)
+
+    explored.draw = counted
+    network = explored.controls["name"]
+    move(explored, name=network.options[-1])
+    assert len(drawn) == 1
+    assert drawn[0]["name"] == network.options[-1]

@@ -7,7 +7,16 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
-from cnnlesson.plots.figures import PLAIN_COLOUR, RESIDUAL_COLOUR, SERIES_COLOURS, WIDE, figure, label_ends, new_axes
+from cnnlesson.plots.figures import (
+    PLAIN_COLOUR,
+    RESIDUAL_COLOUR,
+    SERIES_COLOURS,
+    WIDE,
+    figure,
+    label_ends,
+    label_log_axis,
+    new_axes,
+)
 from cnnlesson.plots.signals import sizes_in_words
 
 
@@ -128,8 +137,8 @@ def plot_gradient_norms(gradients: pd.DataFrame, axes: Sequence[Axes] | None = N
         ax.set_title(f"{title}, {gradients['depth'].max()} layers")
         ax.set_xlabel("layer, from the images on")
         ax.set_ylabel("norm of the gradient")
-        ax.yaxis.set_major_formatter("{x:g}")  # powers of ten would have small exponents
     for ax in axes:
+        label_log_axis(ax.yaxis)
         label_ends(ax)
     return axes
 

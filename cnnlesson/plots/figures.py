@@ -18,8 +18,10 @@ import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator
 from matplotlib.typing import ColorType
 
 from cnnlesson.whole_file import whole_file
@@ -183,6 +185,18 @@ def label_ends(ax: Axes) -> None:
                 fontsize=_LABEL_SIZE,
                 color=as_type(line.get_color()),
             )
+
+
+def label_log_axis(axis: Axis) -> None:
+    """Write plain numbers at a logarithmic axis, whose powers of ten would have small exponents.
+
+    Where its limits are less than two powers of ten apart, 2 and 5 times each are labelled too. Call it last.
+    """
+    low, high = axis.get_view_interval()
+    if high < 100 * low:
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter("")
 
 
 def _apart(centres: list[float], heights: list[float]) -> list[float]:

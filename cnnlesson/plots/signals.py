@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 
-from cnnlesson.plots.figures import PLAIN_COLOUR, RESIDUAL_COLOUR, figure, label_ends
+from cnnlesson.plots.figures import PLAIN_COLOUR, RESIDUAL_COLOUR, figure, label_ends, label_log_axis
 
 _COLOURS = {"plain": PLAIN_COLOUR, "residual": RESIDUAL_COLOUR}
 
@@ -45,6 +45,6 @@ def plot_signals(signals: pd.DataFrame, axes: Sequence[Axes] | None = None) -> S
         ax.set_title(title)
         ax.set_xlabel("layer, from the images on")
         ax.xaxis.get_major_locator().set_params(integer=True)
-        ax.yaxis.set_major_formatter("{x:g}")  # powers of ten would have small exponents
+        label_log_axis(ax.yaxis)
         label_ends(ax)
     return axes

@@ -23,11 +23,20 @@ class Explorer:
         controls: by the name that `draw` knows them by; each has a description, which is its label.
         draw: called with the values of the controls, it gives the axes of a figure and what to say beside it. A
             ValueError of it is said in place of the picture. It is not called twice with the same values.
+        prepare: called before `draw` where a list has other choices as another control moves; `Choice.offer` gives
+            it those.
     """
 
-    def __init__(self, controls: "Mapping[str, Slider | Choice | Tick]", draw: Callable[..., tuple[Axes, str]]):
+    def __init__(
+        self,
+        controls: "Mapping[str, Slider | Choice | Tick]",
+        draw: Callable[..., tuple[Axes, str]],
+        prepare: Callable[[], None] = lambda: None,
+    ):
         self.controls = controls
         self.draw = draw
+        self.prepare = prepare
+        self._preparing = False
         self.page = ipywidgets.HTML(layout=ipywidgets.Layout(margin="8px 0 0 0"))
         self.words = self.plain = ""
         self._drawn = None
@@ -39,6 +48,11 @@ class Explorer:
 
     def update(self, change: object = None) -> None:
         """Draw again where a control has another value than at the last time."""
+        if self._preparing:  # a list has just got other choices: what that shows is drawn once, when all have
+            return
+        self._preparing = True
+        self.prepare()
+        self._preparing = False
         values = {name: control.value for name, control in self.controls.items()}
         if values == self._drawn:
             return
@@ -111,9 +125,12 @@ class Choice(ipywidgets.Dropdown):
 
     def offer(self, options: Sequence) -> None:
         """Have other options; what is chosen stays chosen where it can, and else it is the first."""
-        chosen = self.value if self.value in options else next(iter(options), None)
+        if list(options) == list(self.options):
+            return
+        chosen = self.value
         self.options = options
-        self.value = chosen
+        values = [option[1] if isinstance(option, tuple) else option for option in options]
+        self.value = chosen if chosen in values else next(iter(values), None)
 
     def when_changed(self, call: Callable) -> None:
         self.observe(call, "value")

@@ -34,16 +34,12 @@ def explore_layers(models: Mapping[str, nn.Module] | None = None) -> Explorer:
         "layer": Choice("layer", []),
     }
 
-    def find_layers(change: object = None) -> None:
+    def offer_layers() -> None:
         try:
             names = list(table_of(controls["name"].value, controls["size"].value).index[:-1])
         except Exception:  # `draw` will say what is wrong
             names = []
         controls["layer"].offer(names)
-
-    find_layers()
-    controls["name"].when_changed(find_layers)
-    controls["size"].when_changed(find_layers)
 
     def draw(name: str, size: int, layer: str | None) -> tuple:
         try:
@@ -56,7 +52,7 @@ def explore_layers(models: Mapping[str, nn.Module] | None = None) -> Explorer:
         axes = plot_layers(shown, blank(1, 3, (9.6, 0.27 * len(shown) + 1), sharey=True), picked)
         return axes, f"{_in_words(shown, table.loc['total'])}\n\n{_arithmetic(models[name], table, layer)}"
 
-    return Explorer(controls, draw)
+    return Explorer(controls, draw, offer_layers)
 
 
 def lesson_networks() -> dict[str, nn.Module]:

@@ -29,16 +29,16 @@ def explore_results(sources: Mapping[str, pd.DataFrame | GridSearch]) -> Explore
         "batch_size": Choice("batch size", []),
     }
 
-    def find_points(change: object = None) -> None:
+    def offer_points() -> None:
         source = sources[controls["name"].value]
-        best = None if isinstance(source, GridSearch) else best_point(source)
         for column in ("weight_decay", "lr", "batch_size"):
-            controls[column].offer(_values(source, column))
-            if best and change is None:
-                controls[column].value = best[column]  # at first, where there is most to see
+            controls[column].offer([(f"{value:g}", value) for value in _values(source, column)])
 
-    find_points()
-    controls["name"].when_changed(find_points)
+    offer_points()
+    first = sources[controls["name"].value]
+    best = None if isinstance(first, GridSearch) else best_point(first)
+    for column, value in (best or {}).items():
+        controls[column].value = value  # at first, where there is most to see
 
     def draw(name: str, metric: str, weight_decay: float, lr: float, batch_size: int) -> tuple:
         source = sources[name]
@@ -70,7 +70,7 @@ def explore_results(sources: Mapping[str, pd.DataFrame | GridSearch]) -> Explore
             words.append(history_text(history))
         return axes["grid"], "\n".join(words)
 
-    explorer = Explorer(controls, draw)
+    explorer = Explorer(controls, draw, offer_points)
     if any(isinstance(source, GridSearch) for source in sources.values()):
         again = ipywidgets.Button(description="Read again", tooltip="read the results of the search once more")
         again.on_click(lambda _: explorer.redraw())
