@@ -11,6 +11,11 @@ COLAB_PYTHON ?= $(shell for python in python3.13 $(HOME)/.pyenv/versions/3.13*/b
 	$$python --version > /dev/null 2>&1 && echo $$python && break; done)
 COLAB_INSTALLED := $(COLAB)/installed
 
+# What others train with, to compare with, in an environment of its own.
+BENCH := .venv-bench
+BENCH_INSTALLED := $(BENCH)/installed
+ARCHIVE ?= data/tiny-imagenet-200.zip
+
 # Two tests at a time, each with one thread of torch's, are sooner done than one after the other with two.
 PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
 NBVAL := $(PYTEST) --dist loadscope --quiet --nbval-lax --nbval-current-env --nbval-cell-timeout=300
@@ -18,7 +23,7 @@ NBVAL := $(PYTEST) --dist loadscope --quiet --nbval-lax --nbval-current-env --nb
 # With a browser the solutions run in JupyterLab, cell for cell as strictly as with nbval.
 CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
-.PHONY: help lesson test test-colab lab notebooks clean
+.PHONY: help lesson test test-colab lab notebooks bench clean
 
 help:
 	@echo "make lesson     the exercise on small images: AlexNet and ResNet over learning rates, batch sizes, decays"
@@ -26,6 +31,7 @@ help:
 	@echo "make test-colab all notebooks again, with Google Colab's versions of everything, installed as there"
 	@echo "make lab        JupyterLab with the first notebook, in the browser"
 	@echo "make notebooks  build the notebooks from notebooks/src"
+	@echo "make bench      images a second beside what others train with; ARCHIVE=data/tiny-imagenet-200.zip"
 	@echo "make clean      remove the virtual environments (data and results stay)"
 
 lesson: $(INSTALLED)
@@ -60,6 +66,11 @@ lab: $(INSTALLED)
 notebooks: $(INSTALLED)
 	$(BIN)/python notebooks/build.py
 
+# torchvision's own training recipe is in its repository, not in its package.
+bench: $(BENCH_INSTALLED)
+	@test -d $(BENCH)/vision || git clone --quiet --depth 1 --branch v0.26.0 https://github.com/pytorch/vision $(BENCH)/vision || true
+	$(BENCH)/bin/python benchmarks/throughput.py --archive $(ARCHIVE) --out results/throughput --torchvision $(BENCH)/vision
+
 $(INSTALLED): requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
 		{ echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.12 ..."; exit 2; }
@@ -68,10 +79,16 @@ $(INSTALLED): requirements.txt pyproject.toml
 	$(BIN)/pip install --quiet --no-deps --editable .
 	@touch $@
 
+$(BENCH_INSTALLED): requirements.txt benchmarks/requirements.txt pyproject.toml
+	$(PYTHON) -m venv $(BENCH)
+	$(BENCH)/bin/pip install --quiet --requirement requirements.txt --requirement benchmarks/requirements.txt
+	$(BENCH)/bin/pip install --quiet --no-deps --editable .
+	@touch $@
+
 $(COLAB_INSTALLED): tests/colab/requirements.txt
 	$(COLAB_PYTHON) -m venv $(COLAB)
 	$(COLAB)/bin/pip install --quiet --requirement tests/colab/requirements.txt
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(COLAB)
+	rm -rf $(VENV) $(COLAB) $(BENCH)

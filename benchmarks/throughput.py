@@ -1,0 +1,409 @@
+"""Images a second of a whole training epoch: this package, what people use instead, and the ceiling of the machine.
+
+    make bench ARCHIVE=data/tiny-imagenet-200.zip
+
+All ways train the same networks on the same images, with SGD and momentum, and count from the end of one epoch to the
+end of the next. Each way runs in a process of its own; they take turns, and every other round goes backwards. `ceiling`
+is this package's step over a batch that is on the device already, in the process of `cnnlesson`. Peers are described at
+their functions below.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from types import SimpleNamespace
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from cnnlesson.data import Batches, tiny_imagenet
+from cnnlesson.data.batches import CHANNEL_MEAN, CHANNEL_STD, find_device
+from cnnlesson.data.files import Files
+from cnnlesson.machine import describe, reuse_freed_memory
+from cnnlesson.models import AlexNet, resnet18
+from cnnlesson.plots.figures import blank, label_ends, save_figure
+from cnnlesson.reference import circumstances
+from cnnlesson.training import train_one_epoch, training_dtype
+
+NETWORKS = {"alexnet": (lambda: AlexNet(200, dropout=0.5), 227), "resnet18": (lambda: resnet18(200), 64)}
+BATCH_SIZES = (16, 32, 64, 256)
+WORKERS = 2  # of each DataLoader
+SGD = {"lr": 0.001, "momentum": 0.9, "weight_decay": 5e-4}
+IMAGES = {"cpu": {"alexnet": 512, "resnet18": 2048}, "cuda": {"alexnet": 16_384, "resnet18": 32_768}}
+GROUPS = {  # of ways that share a process
+    "cnnlesson": ["cnnlesson", "ceiling"],
+    "plain": ["plain"],
+    "torchvision": ["torchvision"],
+    "fastai": ["fastai"],
+    "lightning": ["lightning"],
+}
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is trained, and on which images."""
+
+    network: str
+    batch_size: int
+    archive: str
+    cache: str  # folder with the decoded images
+    files: str  # folder with the same images as files, one folder a class
+    indices: list[int]  # of them in the training set
+    torchvision: str | None  # a checkout of torchvision's repository
+
+    @property
+    def device(self) -> torch.device:
+        return find_device(None)
+
+    @property
+    def image_size(self) -> int:
+        return NETWORKS[self.network][1]
+
+    def model(self) -> nn.Module:
+        torch.manual_seed(0)
+        return NETWORKS[self.network][0]().to(self.device)
+
+
+def now(device: torch.device) -> float:
+    """The time when all that was asked of the device is done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+# The ways. Each trains for two epochs, and returns when each of them ended.
+
+
+def cnnlesson(job: Job) -> list[float]:
+    """This package, as the lessons use it."""
+    return _train_over(job, lambda batches: batches)
+
+
+def ceiling(job: Job) -> list[float]:
+    """The same steps over one batch that is on the device."""
+    return _train_over(job, lambda batches: [next(iter(batches))] * len(batches))
+
+
+def _train_over(job: Job, choose: Callable[[Batches], Iterable]) -> list[float]:
+    train_set = tiny_imagenet(job.cache, job.archive).train[torch.tensor(job.indices)]
+    batches = choose(Batches(train_set, job.batch_size, job.image_size, seed=0, augment=True))
+    model = job.model().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), **SGD, fused=True)
+    ends = []
+    for _ in range(2):
+        train_one_epoch(model, batches, optimizer)
+        ends.append(now(job.device))
+    return ends
+
+
+def plain(job: Job) -> list[float]:
+    """As tutorials write it: ImageFolder, a DataLoader with workers, float32, `loss.item()` in each step."""
+    model, loader = job.model(), _data_loader(job)
+    optimizer = torch.optim.SGD(model.parameters(), **SGD)
+    ends = []
+    for _ in range(2):
+        model.train()
+        running_loss = 0.0
+        for images, labels in loader:
+            images, labels = images.to(job.device), labels.to(job.device)
+            optimizer.zero_grad()
+            loss = F.cross_entropy(model(images), labels)
+            loss.backward()
+            optimizer.step()
+            running_loss += loss.item()
+        ends.append(now(job.device))
+    return ends
+
+
+def _data_loader(job: Job, transform: Callable | None = None, **options) -> torch.utils.data.DataLoader:
+    from torchvision import transforms
+    from torchvision.datasets import ImageFolder
+
+    usual = [
+        transforms.Resize((job.image_size, job.image_size)),
+        transforms.RandomHorizontalFlip(),
+        transforms.ToTensor(),
+        transforms.Normalize(CHANNEL_MEAN, CHANNEL_STD),
+    ]
+    images = ImageFolder(job.files, transform or transforms.Compose(usual))
+    pin = job.device.type == "cuda"
+    return torch.utils.data.DataLoader(
+        images, job.batch_size, shuffle=True, num_workers=WORKERS, pin_memory=pin, **options
+    )
+
+
+def torchvision(job: Job) -> list[float]:
+    """torchvision's references/classification: its transforms and its epoch, channels-last, and with AMP on a GPU."""
+    sys.path.insert(0, f"{job.torchvision}/references/classification")
+    import presets
+    import train as reference
+
+    model = job.model().to(memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameters(), **SGD)
+    loader = _data_loader(job, presets.ClassificationPresetTrain(crop_size=job.image_size))
+    amp = job.device.type == "cuda"
+    scaler = torch.amp.GradScaler("cuda") if amp else None
+    args = SimpleNamespace(print_freq=10**9, clip_grad_norm=None, amp=amp, channels_last=True)
+    ends = []
+    for epoch in range(2):
+        reference.train_one_epoch(
+            model, nn.CrossEntropyLoss(), optimizer, loader, job.device, epoch, args, scaler=scaler
+        )
+        ends.append(now(job.device))
+    return ends
+
+
+def fastai(job: Job) -> list[float]:
+    """fastai's DataBlock and Learner; on a GPU its transforms of batches run there, and it trains in float16."""
+    from fastai.vision import all as fast
+
+    ends = []
+
+    class Clock(fast.Callback):
+        def after_epoch(self):
+            ends.append(now(job.device))
+
+    images = fast.DataBlock(
+        blocks=(fast.ImageBlock, fast.CategoryBlock),
+        get_items=fast.get_image_files,
+        get_y=fast.parent_label,
+        splitter=lambda paths: (range(len(paths)), []),  # all are for training
+        item_tfms=fast.Resize(job.image_size, method=fast.ResizeMethod.Squish),
+        batch_tfms=[fast.Flip(), fast.Normalize.from_stats(CHANNEL_MEAN, CHANNEL_STD)],
+    )
+    data = images.dataloaders(job.files, bs=job.batch_size, num_workers=WORKERS, device=job.device)
+    optimizer = fast.partial(fast.SGD, mom=SGD["momentum"])
+    learner = fast.Learner(
+        data, job.model(), fast.CrossEntropyLossFlat(), optimizer, SGD["lr"], wd=SGD["weight_decay"], cbs=Clock()
+    )
+    if job.device.type == "cuda":
+        learner.to_fp16()
+    with learner.no_bar(), learner.no_logging():
+        learner.fit(2)
+    return ends
+
+
+def lightning(job: Job) -> list[float]:
+    """Lightning's Trainer with mixed precision, and a DataLoader whose workers live on, as it advises."""
+    import lightning as pl
+
+    ends = []
+
+    class Module(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.model = job.model()
+
+        def training_step(self, batch, number):
+            images, labels = batch
+            loss = F.cross_entropy(self.model(images), labels)
+            self.log("train_loss", loss)
+            return loss
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.model.parameters(), **SGD)
+
+        def on_train_epoch_end(self):
+            ends.append(now(job.device))
+
+    precision = {torch.bfloat16: "bf16-mixed", torch.float16: "16-mixed", torch.float32: "32-true"}
+    trainer = pl.Trainer(
+        max_epochs=2,
+        accelerator="gpu" if job.device.type == "cuda" else "cpu",
+        devices=1,
+        precision=precision[training_dtype(job.device)],
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+    )
+    trainer.fit(Module(), _data_loader(job, persistent_workers=True))
+    return ends
+
+
+# The measurement.
+
+
+def main() -> None:
+    if len(sys.argv) == 2 and sys.argv[1] == "--measure":
+        measure(**json.load(sys.stdin))
+        return
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--archive", required=True, help="a zip of TinyImageNet's layout")
+    parser.add_argument("--out", required=True, type=Path, help="folder for throughput.json, .md and .png")
+    parser.add_argument("--ways", nargs="+", default=list(GROUPS), choices=GROUPS)
+    parser.add_argument("--network", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("--batch-size", nargs="+", type=int, default=BATCH_SIZES)
+    parser.add_argument("--images", type=int, help="of an epoch; without it as many as take some seconds")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--torchvision", help="a checkout of github.com/pytorch/vision; without it that way is left out"
+    )
+    options = parser.parse_args()
+    device = find_device(None)
+    names = [name for name in options.ways if is_here(name, options.torchvision)]
+    for name in options.ways:
+        if name not in names:
+            print(f"{name} is left out, as it is not here")
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        tiny_imagenet(f"{folder}/cache", options.archive)
+        for network in options.network:
+            num_images = options.images or IMAGES[device.type][network]
+            files = Path(folder) / network
+            indices = unpack(Path(options.archive), files, num_images)
+            job = {
+                "network": network,
+                "archive": options.archive,
+                "cache": f"{folder}/cache",
+                "files": str(files),
+                "indices": indices,
+                "torchvision": options.torchvision,
+            }
+            for repeat in range(options.repeats):
+                for name in names if repeat % 2 == 0 else reversed(names):
+                    for found in run_group(name, job, options.batch_size):
+                        rows.append({"network": network, "repeat": repeat, **found})
+                        print("{network} {way} batch size {batch_size}: {rate:.1f} images/s".format(**rows[-1]))
+    write(pd.DataFrame(rows), options.out, device, " ".join(["python", *sys.argv]))
+
+
+def is_here(way: str, checkout: str | None) -> bool:
+    if way == "torchvision":
+        return checkout is not None and Path(checkout, "references/classification/train.py").exists()
+    return way not in ("fastai", "lightning") or is_installed(way)
+
+
+def is_installed(package: str) -> bool:
+    try:
+        version(package)
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+def unpack(archive: Path, folder: Path, num_images: int) -> list[int]:
+    """Write training images, chosen at random, into a folder a class; return their places in the training set."""
+    with Files(archive) as files:
+        names = [name for name in files.names if name.startswith("train/") and name.endswith(".JPEG")]
+        if num_images > len(names):
+            sys.exit(f"{archive} has {len(names)} training images, fewer than the {num_images} of --images: lower it")
+        indices = torch.randperm(len(names), generator=torch.Generator().manual_seed(0))[:num_images].tolist()
+        for index in indices:
+            path = folder / names[index].split("/")[1] / Path(names[index]).name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(files.read(names[index]))
+    return indices
+
+
+def run_group(name: str, job: dict, batch_sizes: list[int]) -> list[dict]:
+    """The figures of the ways that share a process."""
+    order = json.dumps({"ways": GROUPS[name], "batch_sizes": batch_sizes, "job": job})
+    command = [sys.executable, "-W", "ignore", __file__, "--measure"]
+    result = subprocess.run(command, input=order, stdout=subprocess.PIPE, text=True)
+    if result.returncode:
+        sys.exit(f"{name} failed: see above")
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+def measure(ways: list[str], batch_sizes: list[int], job: dict) -> None:
+    """In a process of its own: print one line of JSON with the figures of each way at each batch size."""
+    if "cnnlesson" in ways:
+        reuse_freed_memory()  # the lessons call it, and peers know nothing of it
+    found = []
+    with quiet():
+        for batch_size in batch_sizes:
+            one = Job(batch_size=batch_size, **job)
+            for way in ways:
+                first, second = globals()[way](one)
+                rate = len(one.indices) / (second - first)
+                found.append({"way": way, "batch_size": batch_size, "seconds": second - first, "rate": rate})
+    print(json.dumps(found))
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep what libraries print and log off the output."""
+    warnings.simplefilter("ignore")
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
+
+
+def write(table: pd.DataFrame, out: Path, device: torch.device, command: str) -> None:
+    """Medians and spreads as a table, the figure, and all of it with the circumstances as JSON."""
+    out.mkdir(parents=True, exist_ok=True)
+    packages = [name for name in ("numpy", "pillow", "fastai", "lightning") if is_installed(name)]
+    about = {
+        "command": command,
+        "device": describe(device),
+        "system": platform.platform(),
+        "cores": os.cpu_count(),
+        **circumstances(device),
+        **{name: version(name) for name in packages},
+    }
+    rows = table.to_dict("records")
+    (out / "throughput.json").write_text(json.dumps({"about": about, "measurements": rows}, indent=1) + "\n")
+    (out / "throughput.md").write_text(as_markdown(table))
+    save_figure(draw(table), out / "throughput.png")
+    print(as_markdown(table))
+    print("\n".join(f"{name}: {value}" for name, value in about.items()))
+
+
+def as_markdown(table: pd.DataFrame) -> str:
+    """A row a network and batch size: medians with the range, and what `cnnlesson` is in terms of the others."""
+    ways = list(dict.fromkeys(table["way"]))
+    lines = [
+        f"| network, batch size | {' | '.join(ways)} | of the ceiling | times plain |",
+        "| --- " * (len(ways) + 3) + "|",
+    ]
+    for (network, batch_size), some in table.groupby(["network", "batch_size"], sort=False):
+        rates = {way: list(of_way["rate"]) for way, of_way in some.groupby("way")}
+        cells = [f"{median(rates[way]):,.0f} ({min(rates[way]):,.0f} to {max(rates[way]):,.0f})" for way in ways]
+        ours = median(rates["cnnlesson"])
+        # Both were measured one after the other in each round, so what slows a round down is in both.
+        share = median(a / b for a, b in zip(rates["cnnlesson"], rates["ceiling"], strict=True))
+        times = f"{ours / median(rates['plain']):.1f}" if "plain" in rates else ""
+        lines.append(f"| {network}, {batch_size} | {' | '.join(cells)} | {share:.2f} | {times} |")
+    return "\n".join(lines) + "\n"
+
+
+def draw(table: pd.DataFrame):
+    """Images a second over the batch size: a panel a network, a line a way."""
+    networks = list(dict.fromkeys(table["network"]))
+    axes = blank(1, len(networks), (5.2 * len(networks), 4.2), squeeze=False)[0]
+    for ax, network in zip(axes, networks, strict=True):
+        some = table[table["network"] == network]
+        medians = some.pivot_table("rate", "batch_size", "way", aggfunc="median", sort=False)
+        for way in medians.columns:
+            style = {"marker": "o"}
+            if way == "ceiling":
+                style = {"color": "black", "linestyle": ":"}
+            elif way == "cnnlesson":
+                style = {"marker": "o", "linewidth": 3}
+            ax.plot(range(len(medians)), medians[way], label=way, **style)
+        ax.set_xticks(range(len(medians)), medians.index)
+        ax.set_ylim(bottom=0)
+        ax.set_title(f"{network}, {NETWORKS[network][1]} pixels")
+        ax.set_xlabel("batch size")
+    axes[0].set_ylabel("images a second")
+    for ax in axes:
+        label_ends(ax)
+    return axes[0].figure
+
+
+if __name__ == "__main__":
+    main()
