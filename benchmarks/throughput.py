@@ -43,7 +43,8 @@ NETWORKS = {"alexnet": (lambda: AlexNet(200, dropout=0.5), 227), "resnet18": (la
 BATCH_SIZES = (16, 32, 64, 256)
 WORKERS = 2  # of each DataLoader
 SGD = {"lr": 0.001, "momentum": 0.9, "weight_decay": 5e-4}
-IMAGES = {"cpu": {"alexnet": 512, "resnet18": 2048}, "cuda": {"alexnet": 16_384, "resnet18": 32_768}}
+# Of an epoch, but at least four batches: some seconds' worth.
+IMAGES = {"cpu": {"alexnet": 384, "resnet18": 2048}, "cuda": {"alexnet": 16_384, "resnet18": 32_768}}
 GROUPS = {  # of ways that share a process
     "cnnlesson": ["cnnlesson", "ceiling"],
     "plain": ["plain"],
@@ -263,20 +264,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         tiny_imagenet(f"{folder}/cache", options.archive)
         for network in options.network:
-            num_images = options.images or IMAGES[device.type][network]
-            files = Path(folder) / network
-            indices = unpack(Path(options.archive), files, num_images)
-            job = {
-                "network": network,
-                "archive": options.archive,
-                "cache": f"{folder}/cache",
-                "files": str(files),
-                "indices": indices,
-                "torchvision": options.torchvision,
-            }
+            jobs = []
+            for batch_size in options.batch_size:
+                num_images = options.images or max(IMAGES[device.type][network], 4 * batch_size)
+                files = f"{folder}/{num_images}"
+                job = {
+                    "network": network,
+                    "batch_size": batch_size,
+                    "archive": options.archive,
+                    "cache": f"{folder}/cache",
+                    "files": files,
+                    "indices": unpack(Path(options.archive), Path(files), num_images),
+                    "torchvision": options.torchvision,
+                }
+                jobs.append(job)
             for repeat in range(options.repeats):
                 for name in names if repeat % 2 == 0 else reversed(names):
-                    for found in run_group(name, job, options.batch_size):
+                    for found in run_group(name, jobs):
                         rows.append({"network": network, "repeat": repeat, **found})
                         print("{network} {way} batch size {batch_size}: {rate:.1f} images/s".format(**rows[-1]))
     write(pd.DataFrame(rows), options.out, device, " ".join(["python", *sys.argv]))
@@ -297,7 +301,10 @@ def is_installed(package: str) -> bool:
 
 
 def unpack(archive: Path, folder: Path, num_images: int) -> list[int]:
-    """Write training images, chosen at random, into a folder a class; return their places in the training set."""
+    """Write training images, chosen at random, into a folder a class; return their places in the training set.
+
+    As many are the same ones each time.
+    """
     with Files(archive) as files:
         names = [name for name in files.names if name.startswith("train/") and name.endswith(".JPEG")]
         if num_images > len(names):
@@ -310,9 +317,9 @@ def unpack(archive: Path, folder: Path, num_images: int) -> list[int]:
     return indices
 
 
-def run_group(name: str, job: dict, batch_sizes: list[int]) -> list[dict]:
+def run_group(name: str, jobs: list[dict]) -> list[dict]:
     """The figures of the ways that share a process."""
-    order = json.dumps({"ways": GROUPS[name], "batch_sizes": batch_sizes, "job": job})
+    order = json.dumps({"ways": GROUPS[name], "jobs": jobs})
     command = [sys.executable, "-W", "ignore", __file__, "--measure"]
     result = subprocess.run(command, input=order, stdout=subprocess.PIPE, text=True)
     if result.returncode:
@@ -320,18 +327,18 @@ def run_group(name: str, job: dict, batch_sizes: list[int]) -> list[dict]:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def measure(ways: list[str], batch_sizes: list[int], job: dict) -> None:
+def measure(ways: list[str], jobs: list[dict]) -> None:
     """In a process of its own: print one line of JSON with the figures of each way at each batch size."""
     if "cnnlesson" in ways:
         reuse_freed_memory()  # the lessons call it, and peers know nothing of it
     found = []
     with quiet():
-        for batch_size in batch_sizes:
-            one = Job(batch_size=batch_size, **job)
+        for job in jobs:
+            one = Job(**job)
             for way in ways:
                 first, second = globals()[way](one)
                 rate = len(one.indices) / (second - first)
-                found.append({"way": way, "batch_size": batch_size, "seconds": second - first, "rate": rate})
+                found.append({"way": way, "batch_size": one.batch_size, "images": len(one.indices), "rate": rate})
     print(json.dumps(found))
 
 

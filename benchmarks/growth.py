@@ -1,0 +1,82 @@
+"""How the cost grows: an epoch with its images, memory with epochs, a grid with its points.
+
+    python benchmarks/growth.py --archive data/tiny-imagenet-200.zip
+
+resnet18 at 64 pixels, batch size 64; the grid is of 320 `shapes`, one epoch.
+"""
+
+import argparse
+import tempfile
+import time
+from pathlib import Path
+
+import torch
+
+from cnnlesson.data import Batches, shapes, split, take, tiny_imagenet
+from cnnlesson.data.batches import find_device
+from cnnlesson.machine import describe, peak_memory, reset_peak_memory, reuse_freed_memory
+from cnnlesson.models import resnet18
+from cnnlesson.search import GridSearch
+from cnnlesson.training import train, train_one_epoch
+
+LEARNING_RATES = [0.001 * 2**step for step in range(9)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--archive", required=True, help="a zip of TinyImageNet's layout")
+    parser.add_argument("--images", nargs="+", type=int, default=[10_000, 30_000, 100_000])
+    parser.add_argument("--epochs", type=int, default=10, help="of the training whose memory is looked at (10)")
+    options = parser.parse_args()
+    reuse_freed_memory()
+    print(describe(find_device(None)))
+    with tempfile.TemporaryDirectory() as folder:
+        train_set = tiny_imagenet(folder, options.archive).train
+        for num_images in options.images:
+            seconds = epoch_seconds(take(train_set, num_images, seed=0), len(train_set.classes))
+            print(f"an epoch of {num_images:,} images: {seconds:.1f} s, {1e6 * seconds / num_images:,.0f} µs an image")
+        memory_of_epochs(take(train_set, 2000, seed=0), len(train_set.classes), options.epochs)
+        for num_points in (1, 3, 9):
+            seconds = grid_seconds(LEARNING_RATES[:num_points], Path(folder) / f"{num_points}.journal")
+            print(f"a grid of {num_points} points: {seconds:.1f} s, {seconds / num_points:.2f} s a point")
+
+
+def prepare(train_set, num_classes: int, lr: float = 0.001) -> tuple:
+    torch.manual_seed(0)
+    batches = Batches(train_set, 64, image_size=64, seed=0, augment=True)
+    model = resnet18(num_classes).to(batches.device, memory_format=torch.channels_last)
+    return model, batches, torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, fused=True)
+
+
+def epoch_seconds(train_set, num_classes: int) -> float:
+    model, batches, optimizer = prepare(train_set, num_classes)
+    train_one_epoch(model, [next(iter(batches))], optimizer)  # the first step also sets up memory
+    start = time.perf_counter()
+    train_one_epoch(model, batches, optimizer)
+    return time.perf_counter() - start
+
+
+def memory_of_epochs(train_set, num_classes: int, epochs: int) -> None:
+    model, batches, optimizer = prepare(train_set, num_classes)
+    peaks = []
+    for _ in train(model, batches, batches, optimizer, epochs):
+        peaks.append(peak_memory())
+        reset_peak_memory()
+    print(f"peak memory of epochs 1 to {epochs} (MB): " + ", ".join(f"{peak / 1e6:,.0f}" for peak in peaks))
+
+
+def grid_seconds(learning_rates: list[float], storage: Path) -> float:
+    train_set, val_set = split(take(shapes(seed=0).train, 400, seed=0), (0.8, 0.2), seed=0)
+
+    def run(lr, checkpoint):
+        model, batches, optimizer = prepare(train_set, num_classes=10, lr=lr)
+        yield from train(model, batches, Batches(val_set, 80, image_size=64), optimizer, 1, checkpoint=checkpoint)
+
+    search = GridSearch(run, {"lr": learning_rates}, storage=storage)
+    start = time.perf_counter()
+    search.run()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""Where the time of an epoch goes, and what makes small batches faster: optimizers, and compiling the network.
+
+    python benchmarks/step.py --archive data/tiny-imagenet-200.zip
+
+The profile is of `cnnlesson.training.train_one_epoch` itself. Rates are medians of epochs that take turns.
+"""
+
+import argparse
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator
+from statistics import median
+
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function
+from throughput import IMAGES, NETWORKS, SGD, now
+
+from cnnlesson.data import Batches, ImageSet, take, tiny_imagenet
+from cnnlesson.data.batches import find_device
+from cnnlesson.machine import describe, reuse_freed_memory
+from cnnlesson.training import train_one_epoch
+
+OPTIMIZERS = {"for loop": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}
+KINDS = {  # of operators, by what their names contain; the first that fits
+    "convolutions": ("convolution", "conv2d", "cudnn"),
+    "matrix products": ("addmm", "aten::mm", "gemm"),
+    "casts and copies": ("copy_", "_to_copy"),
+    "optimizer": ("sgd", "SGD"),
+    "batch norm": ("batch_norm",),
+    "pooling": ("pool",),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--archive", required=True, help="a zip of TinyImageNet's layout")
+    parser.add_argument("--batch-size", nargs="+", type=int, default=[16, 64])
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    reuse_freed_memory()
+    device = find_device(None)
+    print(describe(device))
+    with tempfile.TemporaryDirectory() as folder:
+        data = tiny_imagenet(folder, options.archive)
+        for network in NETWORKS:
+            train_set = take(data.train, IMAGES[device.type][network], seed=0)
+            for batch_size in options.batch_size:
+                print(f"\n{network}, batch size {batch_size}")
+                where_the_time_goes(network, train_set, batch_size)
+                what_helps(network, train_set, batch_size, options.repeats)
+
+
+def prepare(network: str, train_set: ImageSet, batch_size: int, **optimizer) -> tuple:
+    """A new network, its batches and optimizer: the arguments of `train_one_epoch`."""
+    make_model, image_size = NETWORKS[network]
+    torch.manual_seed(0)
+    batches = Batches(train_set, batch_size, image_size, seed=0, augment=True)
+    model = make_model().to(batches.device, memory_format=torch.channels_last)
+    return model, batches, torch.optim.SGD(model.parameters(), **SGD, **optimizer)
+
+
+def where_the_time_goes(network: str, train_set: ImageSet, batch_size: int) -> None:
+    """Print the share of each kind of operator in an epoch, and that of the batches."""
+    model, batches, optimizer = prepare(network, train_set, batch_size, fused=True)
+    train_one_epoch(model, batches, optimizer)  # the first epoch also sets up memory
+
+    def watched() -> Iterator:
+        them = iter(batches)
+        while True:
+            with record_function("batches"):
+                batch = next(them, None)
+            if batch is None:
+                return
+            yield batch
+
+    on_gpu = batches.device.type == "cuda"
+    activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_gpu else [])]
+    with profile(activities=activities, acc_events=True) as profiled:
+        train_one_epoch(model, watched(), optimizer)
+    events = profiled.key_averages()
+    (making_batches,) = (event for event in events if event.key == "batches" and event.cpu_time_total)
+    times = dict.fromkeys([*KINDS, "all else"], 0.0)
+    for event in events:
+        kind = next((kind for kind, parts in KINDS.items() if any(part in event.key for part in parts)), "all else")
+        times[kind] += event.self_device_time_total if on_gpu else event.self_cpu_time_total
+    total = sum(times.values())
+    shares = ", ".join(f"{kind} {share / total:.0%}" for kind, share in times.items())
+    print(f"  {total / len(batches) / 1e3:.1f} ms a step: {shares}")
+    print(f"  of it the batches: {making_batches.cpu_time_total / total:.1%} (their operators are in the kinds above)")
+
+
+def what_helps(network: str, train_set: ImageSet, batch_size: int, repeats: int) -> None:
+    """Print images a second with each kind of optimizer, and with a compiled network."""
+    ways = {name: prepare(network, train_set, batch_size, **kind) for name, kind in OPTIMIZERS.items()}
+    ways["fused, compiled"] = prepare(network, train_set, batch_size, fused=True)
+    ways["fused, compiled"][0].compile()
+    for name, (model, batches, optimizer) in ways.items():
+        start = now(batches.device)
+        train_one_epoch(model, [next(iter(batches))], optimizer)
+        if "compiled" in name:
+            print(f"  the first step of a compiled network: {now(batches.device) - start:.1f} s")
+    rates = {name: [] for name in ways}
+    for _ in range(repeats):
+        for name, arguments in ways.items():
+            start = time.perf_counter()
+            score = train_one_epoch(*arguments)
+            rates[name].append(score.num_images / (time.perf_counter() - start))
+    print("  images/s: " + ", ".join(f"{name} {median(some):,.0f}" for name, some in rates.items()))
+
+
+if __name__ == "__main__":
+    main()
