@@ -2,11 +2,11 @@
 
     python benchmarks/projection.py
 
-Arithmetic is counted by torch.utils.flop_counter in a forward and backward pass. Of the memory traffic only that of the
-weights is counted: SGD with momentum reads weight, gradient and momentum and writes two of them, all float32 (20 bytes a
-weight), and mixed precision writes and reads a 16-bit copy of the weight and of its gradient (12 bytes). A step takes at
+Arithmetic is counted by torch.utils.flop_counter in a forward and backward pass. Of the memory traffic only that of
+the weights is counted: SGD with momentum reads weight, gradient and momentum and writes two of them, all float32 (20
+bytes a weight), and mixed precision writes and reads 16-bit copies of weight and gradient (12 bytes). A step takes at
 least the longer of the two, at the pace that the maker of the GPU states. Activations, launches and the loader come on
-top, so that real trainings take longer; nobody has measured here by how much.
+top, so that real trainings take longer; by how much has not been measured.
 """
 
 import torch
@@ -39,8 +39,8 @@ def main() -> None:
             steps = -(-IMAGES // batch_size) * EPOCHS
             trial_minutes[batch_size] = max(arithmetic, memory) * steps / 60
             print(
-                f"  batch size {batch_size}: arithmetic {1e3 * arithmetic:.2f} ms, weights {1e3 * memory:.2f} ms a step; "
-                f"a trial at least {trial_minutes[batch_size]:.1f} minutes"
+                f"  batch size {batch_size}: arithmetic {1e3 * arithmetic:.2f} ms, weights {1e3 * memory:.2f} ms "
+                f"a step; a trial at least {trial_minutes[batch_size]:.1f} minutes"
             )
         grid = sum(count * trial_minutes[batch_size] for batch_size, count in BATCH_SIZES.items())
         print(f"  the nine points and two decays: at least {grid + 2 * max(trial_minutes.values()):.0f} minutes")

@@ -6,6 +6,7 @@ The profile is of `cnnlesson.training.train_one_epoch` itself. Rates are medians
 """
 
 import argparse
+import os
 import tempfile
 import time
 import warnings
@@ -13,8 +14,8 @@ from collections.abc import Iterator
 from statistics import median
 
 import torch
-from torch.profiler import ProfilerActivity, profile, record_function
 from throughput import IMAGES, NETWORKS, SGD, now
+from torch.profiler import ProfilerActivity, profile, record_function
 
 from cnnlesson.data import Batches, ImageSet, take, tiny_imagenet
 from cnnlesson.data.batches import find_device
@@ -43,6 +44,9 @@ def main() -> None:
     device = find_device(None)
     print(describe(device))
     with tempfile.TemporaryDirectory() as folder:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = (
+            f"{folder}/compiled"  # or what an earlier run has compiled is used again
+        )
         data = tiny_imagenet(folder, options.archive)
         for network in NETWORKS:
             train_set = take(data.train, IMAGES[device.type][network], seed=0)
@@ -94,12 +98,12 @@ def where_the_time_goes(network: str, train_set: ImageSet, batch_size: int) -> N
 def what_helps(network: str, train_set: ImageSet, batch_size: int, repeats: int) -> None:
     """Print images a second with each kind of optimizer, and with a compiled network."""
     ways = {name: prepare(network, train_set, batch_size, **kind) for name, kind in OPTIMIZERS.items()}
-    ways["fused, compiled"] = prepare(network, train_set, batch_size, fused=True)
-    ways["fused, compiled"][0].compile()
+    ways["compiled"] = prepare(network, train_set, batch_size, fused=True)
+    ways["compiled"][0].compile()
     for name, (model, batches, optimizer) in ways.items():
         start = now(batches.device)
         train_one_epoch(model, [next(iter(batches))], optimizer)
-        if "compiled" in name:
+        if name == "compiled":
             print(f"  the first step of a compiled network: {now(batches.device) - start:.1f} s")
     rates = {name: [] for name in ways}
     for _ in range(repeats):

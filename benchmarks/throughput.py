@@ -30,6 +30,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cnnlesson import training
 from cnnlesson.data import Batches, tiny_imagenet
 from cnnlesson.data.batches import CHANNEL_MEAN, CHANNEL_STD, find_device
 from cnnlesson.data.files import Files
@@ -37,7 +38,6 @@ from cnnlesson.machine import describe, reuse_freed_memory
 from cnnlesson.models import AlexNet, resnet18
 from cnnlesson.plots.figures import blank, label_ends, save_figure
 from cnnlesson.reference import circumstances
-from cnnlesson.training import train_one_epoch, training_dtype
 
 NETWORKS = {"alexnet": (lambda: AlexNet(200, dropout=0.5), 227), "resnet18": (lambda: resnet18(200), 64)}
 BATCH_SIZES = (16, 32, 64, 256)
@@ -106,7 +106,7 @@ def _train_over(job: Job, choose: Callable[[Batches], Iterable]) -> list[float]:
     optimizer = torch.optim.SGD(model.parameters(), **SGD, fused=True)
     ends = []
     for _ in range(2):
-        train_one_epoch(model, batches, optimizer)
+        training.train_one_epoch(model, batches, optimizer)
         ends.append(now(job.device))
     return ends
 
@@ -226,7 +226,7 @@ def lightning(job: Job) -> list[float]:
         max_epochs=2,
         accelerator="gpu" if job.device.type == "cuda" else "cpu",
         devices=1,
-        precision=precision[training_dtype(job.device)],
+        precision=precision[training.training_dtype(job.device)],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -254,6 +254,7 @@ def main() -> None:
     parser.add_argument(
         "--torchvision", help="a checkout of github.com/pytorch/vision; without it that way is left out"
     )
+    parser.add_argument("--float32", action="store_true", help="as on a processor that lacks bfloat16")
     options = parser.parse_args()
     device = find_device(None)
     names = [name for name in options.ways if is_here(name, options.torchvision)]
@@ -262,7 +263,10 @@ def main() -> None:
             print(f"{name} is left out, as it is not here")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
-        tiny_imagenet(f"{folder}/cache", options.archive)
+        try:
+            tiny_imagenet(f"{folder}/cache", options.archive)
+        except (OSError, ValueError) as error:
+            sys.exit(str(error))
         for network in options.network:
             jobs = []
             for batch_size in options.batch_size:
@@ -280,9 +284,9 @@ def main() -> None:
                 jobs.append(job)
             for repeat in range(options.repeats):
                 for name in names if repeat % 2 == 0 else reversed(names):
-                    for found in run_group(name, jobs):
+                    for found in run_group(name, jobs, options.float32):
                         rows.append({"network": network, "repeat": repeat, **found})
-                        print("{network} {way} batch size {batch_size}: {rate:.1f} images/s".format(**rows[-1]))
+                        print("{network} {way} {batch_size}: {rate:.1f} images/s".format(**rows[-1]), flush=True)
     write(pd.DataFrame(rows), options.out, device, " ".join(["python", *sys.argv]))
 
 
@@ -317,9 +321,9 @@ def unpack(archive: Path, folder: Path, num_images: int) -> list[int]:
     return indices
 
 
-def run_group(name: str, jobs: list[dict]) -> list[dict]:
+def run_group(name: str, jobs: list[dict], float32: bool) -> list[dict]:
     """The figures of the ways that share a process."""
-    order = json.dumps({"ways": GROUPS[name], "jobs": jobs})
+    order = json.dumps({"ways": GROUPS[name], "jobs": jobs, "float32": float32})
     command = [sys.executable, "-W", "ignore", __file__, "--measure"]
     result = subprocess.run(command, input=order, stdout=subprocess.PIPE, text=True)
     if result.returncode:
@@ -327,10 +331,12 @@ def run_group(name: str, jobs: list[dict]) -> list[dict]:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def measure(ways: list[str], jobs: list[dict]) -> None:
+def measure(ways: list[str], jobs: list[dict], float32: bool) -> None:
     """In a process of its own: print one line of JSON with the figures of each way at each batch size."""
     if "cnnlesson" in ways:
         reuse_freed_memory()  # the lessons call it, and peers know nothing of it
+    if float32:
+        training.training_dtype = lambda device: torch.float32
     found = []
     with quiet():
         for job in jobs:

@@ -39,6 +39,7 @@ class Checkpoint:
     ):
         self.path = Path(path)
         model = model.module if isinstance(model, DistributedDataParallel) else model
+        model = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
         self.parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
         self.train_batches = train_batches
         # The optimizer's settings before the first step: a scheduler changes them later.

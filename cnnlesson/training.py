@@ -60,7 +60,7 @@ def train(
     """Train `model` for `epochs` passes over `train_batches`, and yield an `Epoch` after each.
 
     Args:
-        model: on the device of the batches; its output is logits (N, num_classes).
+        model: on the device of the batches, compiled or not; its output is logits (N, num_classes).
         train_batches: gives pairs of images (N, 3, H, W) and labels (N,) each time it is iterated over.
         val_batches: the same, from images that are not trained on.
         optimizer: holds the model's parameters. One made with fused=True is the fastest, and on a GPU that trains

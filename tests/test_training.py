@@ -1,4 +1,5 @@
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from cnnlesson import training
 from cnnlesson.data import Batches
+from cnnlesson.machine import peak_memory, reset_peak_memory
 from cnnlesson.training import evaluate, train, train_one_epoch
 
 
@@ -148,6 +150,29 @@ def test_a_gpu_computes_in_bfloat16_only_where_it_has_it(monkeypatch, native, ex
 def test_a_processor_computes_in_bfloat16_only_where_it_has_it(monkeypatch, native, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
     assert training.training_dtype(torch.device("cpu")) is expected
+
+
+def test_a_compiled_network_trains_alike_and_its_checkpoint_is_that_of_any(tmp_path, batches, val_batches):
+    def losses(model: nn.Module, epochs: int, checkpoint: Path) -> list[float]:
+        batches.epoch = 0
+        return [epoch.train_loss for epoch in train(model, batches, val_batches, sgd(model), epochs, None, checkpoint)]
+
+    expected = losses(small_model(), 3, tmp_path / "plain.pt")
+    compiled = torch.compile(small_model(), backend="eager")  # traced like any other, and quick to compile
+    assert losses(compiled, 2, tmp_path / "compiled.pt") == expected[:2]
+    in_place = small_model()
+    in_place.compile(backend="eager")
+    assert losses(in_place, 3, tmp_path / "compiled.pt") == expected
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="this system does not tell")
+def test_memory_does_not_grow_with_epochs(batches, val_batches):
+    model = small_model()
+    peaks = []
+    for _ in train(model, batches, val_batches, sgd(model), epochs=60):
+        peaks.append(peak_memory())
+        reset_peak_memory()
+    assert max(peaks[40:]) < max(peaks[20:40]) + 2e6  # bytes
 
 
 class Greedy(nn.Module):
