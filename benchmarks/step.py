@@ -92,7 +92,8 @@ def where_the_time_goes(network: str, train_set: ImageSet, batch_size: int) -> N
     total = sum(times.values())
     shares = ", ".join(f"{kind} {share / total:.0%}" for kind, share in times.items())
     print(f"  {total / len(batches) / 1e3:.1f} ms a step: {shares}")
-    print(f"  of it the batches: {making_batches.cpu_time_total / total:.1%} (their operators are in the kinds above)")
+    batches_time = making_batches.device_time_total if on_gpu else making_batches.cpu_time_total
+    print(f"  of it the batches: {batches_time / total:.1%} (their operators are in the kinds above)")
 
 
 def what_helps(network: str, train_set: ImageSet, batch_size: int, repeats: int) -> None:
