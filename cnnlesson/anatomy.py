@@ -1,5 +1,6 @@
 """What a network is made of: the size, memory, parameters and work of each layer, and what it sees of the image."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -14,7 +15,8 @@ def layer_table(model: nn.Module, input_shape: tuple[int, int, int]) -> pd.DataF
     """A row a layer, in the columns of the lesson's slide, and a last row with the totals.
 
     A layer has a row when it has parameters or changes the shape of what goes through it; ReLU and dropout do
-    neither. Where a fully-connected layer follows a feature map, a row "flatten" stands between them.
+    neither. Where a fully-connected layer follows a feature map, a row "flatten" stands between them. A layer that the
+    network calls several times has a row each time, "pool", "pool, use 2" and so on; its parameters count once.
 
     Columns: in_channels and in_size (height and width) of the input; filters, kernel, stride and pad; out_channels
     and out_size of the output; memory_kb, the output's float32 numbers in units of 1024 bytes; params_k, weights and
@@ -32,15 +34,18 @@ def layer_table(model: nn.Module, input_shape: tuple[int, int, int]) -> pd.DataF
         raise ValueError(f"the table has one column for height and width: give a square image, not {height}×{width}")
 
     names = {layer: name for name, layer in model.named_modules() if not list(layer.children())}
-    rows = []
+    rows, uses = [], Counter()
 
     def record(layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
         before, after = inputs[0].shape[1:], output.shape[1:]
         is_first_linear = isinstance(layer, nn.Linear) and rows and len(rows[-1]["after"]) == 3
         if is_first_linear:  # torchvision flattens between two layers, in a function that no hook sees
             rows.append(_row("flatten", nn.Flatten(), rows[-1]["after"], before))
+        uses[layer] += 1
         if after != before or list(layer.parameters()):
             rows.append(_row(names[layer], layer, before, after))
+            if uses[layer] > 1:
+                rows[-1] |= {"layer": f"{names[layer]}, use {uses[layer]}", "params_k": 0.0}
 
     handles = [layer.register_forward_hook(record) for layer in names]
     device = next(model.parameters()).device
@@ -57,6 +62,22 @@ def layer_table(model: nn.Module, input_shape: tuple[int, int, int]) -> pd.DataF
     totals = table[["memory_kb", "params_k", "flop_m"]].sum()
     table.loc["total", totals.index] = totals
     return table
+
+
+def find_layer(model: nn.Module, name: str) -> tuple[nn.Module, int]:
+    """The layer of a row of `layer_table`, or a block, and which of its uses it is: 1, or 2 for "pool, use 2".
+
+    Raises:
+        ValueError: the model has no such layer; names those that it has.
+    """
+    parts = dict(model.named_modules())
+    path, _, use = name.partition(", use ")
+    if path == "flatten" and path not in parts:  # a row without a layer
+        return nn.Flatten(), 1
+    if path not in parts:
+        names = ", ".join(name for name, part in parts.items() if isinstance(part, (nn.Conv2d, nn.MaxPool2d)))
+        raise ValueError(f"the model has no layer {name!r}: its convolutions and poolings are {names}")
+    return parts[path], int(use or 1)
 
 
 @contextmanager
@@ -123,26 +144,29 @@ def receptive_field(
 
     Args:
         model: a network of convolutions, poolings, batch norms and element-wise functions as far as `layer`.
-        layer: the name of the layer, as in `layer_table`, or of a block, such as "layer2.0".
+        layer: the name of the layer as in `layer_table`, such as "pool, use 2", or of a block, such as "layer2.0".
         input_shape: (channels, height, width) of one image.
         row, column: the place in the output of the layer, counted from 0.
 
     Raises:
         ValueError: the model has no such layer, its output is not a map, or the place lies outside of it.
     """
-    parts = dict(model.named_modules())
-    if layer not in parts:
-        names = ", ".join(name for name, part in parts.items() if isinstance(part, (nn.Conv2d, nn.MaxPool2d)))
-        raise ValueError(f"the model has no layer {layer!r}: its convolutions and poolings are {names}")
+    part, use = find_layer(model, layer)
+    outputs = []
+
+    def stop(part: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        outputs.append(output)
+        if len(outputs) == use:
+            raise _Stop
 
     image = torch.ones(1, *input_shape, dtype=torch.float64, requires_grad=True)
-    handle = parts[layer].register_forward_hook(_stop)
+    handle = part.register_forward_hook(stop)
     try:
         with evaluation_mode(model), _averaging(model):
             torch.func.functional_call(model, _positive_weights(model), image)
         raise ValueError(f"an image does not pass through the layer {layer!r}")
-    except _Stop as reached:
-        maps = reached.output
+    except _Stop:
+        maps = outputs[-1]
     finally:
         handle.remove()
 
@@ -164,13 +188,6 @@ def receptive_field(
 
 class _Stop(Exception):  # noqa: N818 (it is no error)
     """Ends a forward pass at the layer that is asked for."""
-
-    def __init__(self, output: torch.Tensor):
-        self.output = output
-
-
-def _stop(layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-    raise _Stop(output)
 
 
 @contextmanager
@@ -224,6 +241,7 @@ def arithmetic(layer: nn.Module, row: pd.Series) -> dict[str, str]:
         formula = f"({row['in_size']} + 2·{row['pad']} - {row['kernel']}) / {row['stride']} + 1"
         how["out_size"] = f"{formula} = {exact:g}" + (", rounded down" if exact % 1 else "")
     how["params_k"] = how["flop_m"] = "no weights"
+    is_shared = list(layer.parameters()) and row["params_k"] == 0
     if isinstance(layer, nn.Conv2d | nn.Linear):
         weights = list(layer.weight.shape)  # filters, the channels that each sees, and its height and width
         biases = f" + {len(layer.bias)}" if layer.bias is not None else ""
@@ -232,6 +250,8 @@ def arithmetic(layer: nn.Module, row: pd.Series) -> dict[str, str]:
     elif list(layer.parameters()):
         how["params_k"] = f"{product_text([2, row['out_channels']])} = {1e3 * row['params_k']:,.0f}"
         how["flop_m"] = "not counted"
+    if is_shared:
+        how["params_k"] = "counted at the first use of the layer"
     return how
 
 

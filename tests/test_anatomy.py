@@ -1,11 +1,12 @@
 import pandas as pd
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cnnlesson.anatomy import layer_table, receptive_field
+from cnnlesson.anatomy import arithmetic, layer_table, receptive_field
 from cnnlesson.audit import SLIDE
 from cnnlesson.models import AlexNet, Bottleneck, TwoTowerAlexNet, cifar_resnet, resnet18, resnet50
 
@@ -54,6 +55,39 @@ def test_totals_equal_torchs_own_counts(name):
 def test_torchvisions_alexnet_gets_its_flatten_row():
     table = layer_table(torchvision.models.alexnet(), (3, 224, 224))
     assert table.loc["flatten", ["in_channels", "in_size", "out_channels"]].tolist() == [256, 6, 9216]
+
+
+class OnePool(nn.Module):
+    """AlexNet's beginning, as students write it: one pooling layer that is called after several convolutions."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, kernel_size=11, stride=4, padding=2)
+        self.conv2 = nn.Conv2d(64, 192, kernel_size=5, padding=2)
+        self.pool = nn.MaxPool2d(kernel_size=3, stride=2)
+
+    def forward(self, images):
+        return self.pool(F.relu(self.conv2(self.pool(F.relu(self.conv1(images))))))
+
+
+def test_a_layer_that_is_used_twice_has_two_rows_and_a_field_for_each():
+    table, alexnet = layer_table(OnePool(), (3, 227, 227)), layer_table(AlexNet(10, dropout=0.5), (3, 227, 227))
+    assert list(table.index) == ["conv1", "pool", "conv2", "pool, use 2", "total"]
+    pools = table.loc[["pool", "pool, use 2"]].set_axis(["pool1", "pool2"])
+    pd.testing.assert_frame_equal(pools, alexnet.loc[["pool1", "pool2"]], check_names=False)
+    for use, theirs in (("pool", "pool1"), ("pool, use 2", "pool2")):
+        field = receptive_field(AlexNet(10, dropout=0.5), theirs, (3, 227, 227), 4, 9)
+        assert receptive_field(OnePool(), use, (3, 227, 227), 4, 9) == field
+    with pytest.raises(ValueError, match="does not pass through the layer 'pool, use 3'"):
+        receptive_field(OnePool(), "pool, use 3", (3, 227, 227), 0, 0)
+
+
+def test_weights_that_are_used_twice_count_once_and_their_work_twice():
+    layer = nn.Conv2d(8, 8, kernel_size=3, padding=1)
+    table = layer_table(nn.Sequential(layer, nn.ReLU(), layer), (8, 16, 16))
+    assert table["params_k"].tolist() == [0.584, 0, 0.584]
+    assert table["flop_m"].tolist() == [0.147456, 0.147456, 0.294912]
+    assert arithmetic(layer, table.iloc[1])["params_k"] == "counted at the first use of the layer"
 
 
 def test_padding_named_same_is_shown_as_a_number():

@@ -237,6 +237,17 @@ def test_the_map_is_what_the_layer_gives(some_images):
     assert model.training
 
 
+def test_each_use_of_a_layer_can_be_looked_at(some_images):
+    torch.manual_seed(0)
+    convolution, pool = nn.Conv2d(3, 3, kernel_size=3), nn.MaxPool2d(2)
+    explored = explore_network(nn.Sequential(convolution, pool, nn.ReLU(), pool), some_images, image_size=64)
+    assert explored.controls["layer"].options == ("0", "1", "1, use 2")
+    for layer, size, field in (("1", 31, 4), ("1, use 2", 15, 6)):
+        words = move(explored, layer=layer)
+        assert f"of the {size}×{size} map" in words
+        assert f"its receptive field is {field}×{field} pixels" in words
+
+
 def test_images_of_another_size_and_channels_that_are_not_there_are_told(some_images):
     explored = explore_network(resnet18(10), some_images, image_size=64)
     assert "conv1 has 64 channels, 0 to 63: choose a smaller one" in move(explored, channel=64)

@@ -9,7 +9,7 @@ from matplotlib.patches import FancyArrowPatch, PathPatch, Polygon
 from matplotlib.path import Path
 from torch import nn
 
-from cnnlesson.anatomy import layer_table
+from cnnlesson.anatomy import find_layer, layer_table
 from cnnlesson.models.resnet import PlainBlock, ZeroPadding
 from cnnlesson.plots.figures import PLAIN_COLOUR, figure
 
@@ -200,7 +200,8 @@ def _read(model: nn.Module, input_shape: tuple[int, int, int]) -> tuple[list[_La
     layers = [_Layer("image", "image", "", channels, size, "", 1, 1)]
     blocks = {name: block for name, block in model.named_modules() if _has_shortcut(block)}
     for name, row in table.drop(index="total").iterrows():
-        layer = model.get_submodule(name) if name != "flatten" else nn.Flatten()
+        layer, _ = find_layer(model, name)
+        name = name.partition(",")[0]  # of a layer's later uses too
         kind = _kind(layer)
         if kind and not any(name.startswith(f"{block}.downsample") for block in blocks):
             stage = name.split(".")[0] if "." in name else ""

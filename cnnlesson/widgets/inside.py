@@ -4,7 +4,7 @@ import torch
 import torchvision.transforms.v2.functional as transforms
 from torch import nn
 
-from cnnlesson.anatomy import evaluation_mode, layer_table, receptive_field
+from cnnlesson.anatomy import evaluation_mode, find_layer, layer_table, receptive_field
 from cnnlesson.data import Batches, ImageSet
 from cnnlesson.plots import plot_filters, plot_receptive_field
 from cnnlesson.plots.figures import blank_mosaic, describe_figure
@@ -27,7 +27,7 @@ def explore_network(model: nn.Module, image_set: ImageSet, image_size: int) -> E
     layers = table.index[table["out_size"].notna()]  # those that give maps
     controls = {
         "image": Slider("image", 0, 0, len(image_set) - 1),
-        "layer": Choice("layer", list(dict.fromkeys(layers))),
+        "layer": Choice("layer", list(layers)),
         "channel": Slider("channel", 0, 0, int(table["out_channels"].max()) - 1),
     }
 
@@ -56,12 +56,13 @@ def explore_network(model: nn.Module, image_set: ImageSet, image_size: int) -> E
 @torch.no_grad()
 def activations(model: nn.Module, layer: str, batches: Batches) -> torch.Tensor:
     """What `layer` gives for the first image of `batches`: (channels, H, W) on the processor."""
+    part, use = find_layer(model, layer)
     given = []
-    handle = model.get_submodule(layer).register_forward_hook(lambda part, inputs, output: given.append(output[0]))
+    handle = part.register_forward_hook(lambda part, inputs, output: given.append(output[0]))
     try:
         images, _ = next(iter(batches))
         with evaluation_mode(model):
             model(images)
     finally:
         handle.remove()
-    return given[0].float().cpu()
+    return given[use - 1].float().cpu()

@@ -7,7 +7,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from cnnlesson.anatomy import arithmetic, layer_table
+from cnnlesson.anatomy import arithmetic, find_layer, layer_table
 from cnnlesson.models import AlexNet, TwoTowerAlexNet, cifar_resnet, resnet18, resnet34, resnet50
 from cnnlesson.plots import blank, plot_layers
 from cnnlesson.widgets.explorer import Choice, Explorer, Slider
@@ -90,6 +90,5 @@ def _arithmetic(model: nn.Module, table: pd.DataFrame, layer: str) -> str:
         "params_k": "parameters",
         "flop_m": "multiply-adds",
     }
-    part = dict(model.named_modules()).get(layer, nn.Flatten())  # a network may flatten without a layer for it
-    how = arithmetic(part, table.loc[layer])
+    how = arithmetic(find_layer(model, layer)[0], table.loc[layer])
     return "\n".join([f"{layer}:", *(f"  {words}: {how[column]}" for column, words in names.items() if column in how)])
