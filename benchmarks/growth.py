@@ -10,12 +10,11 @@ import tempfile
 import time
 from pathlib import Path
 
-import torch
+from throughput import prepare
 
-from cnnlesson.data import Batches, shapes, split, take, tiny_imagenet
+from cnnlesson.data import Batches, ImageSet, shapes, split, take, tiny_imagenet
 from cnnlesson.data.batches import find_device
 from cnnlesson.machine import describe, peak_memory, reset_peak_memory, reuse_freed_memory
-from cnnlesson.models import resnet18
 from cnnlesson.search import GridSearch
 from cnnlesson.training import train, train_one_epoch
 
@@ -33,31 +32,24 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         train_set = tiny_imagenet(folder, options.archive).train
         for num_images in options.images:
-            seconds = epoch_seconds(take(train_set, num_images, seed=0), len(train_set.classes))
+            seconds = epoch_seconds(take(train_set, num_images, seed=0))
             print(f"an epoch of {num_images:,} images: {seconds:.1f} s, {1e6 * seconds / num_images:,.0f} µs an image")
-        memory_of_epochs(take(train_set, 2000, seed=0), len(train_set.classes), options.epochs)
+        memory_of_epochs(take(train_set, 2000, seed=0), options.epochs)
         for num_points in (1, 3, 9):
             seconds = grid_seconds(LEARNING_RATES[:num_points], Path(folder) / f"{num_points}.journal")
             print(f"a grid of {num_points} points: {seconds:.1f} s, {seconds / num_points:.2f} s a point")
 
 
-def prepare(train_set, num_classes: int, lr: float = 0.001) -> tuple:
-    torch.manual_seed(0)
-    batches = Batches(train_set, 64, image_size=64, seed=0, augment=True)
-    model = resnet18(num_classes).to(batches.device, memory_format=torch.channels_last)
-    return model, batches, torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, fused=True)
-
-
-def epoch_seconds(train_set, num_classes: int) -> float:
-    model, batches, optimizer = prepare(train_set, num_classes)
+def epoch_seconds(train_set: ImageSet) -> float:
+    model, batches, optimizer = prepare("resnet18", train_set, 64, fused=True)
     train_one_epoch(model, [next(iter(batches))], optimizer)  # the first step also sets up memory
     start = time.perf_counter()
     train_one_epoch(model, batches, optimizer)
     return time.perf_counter() - start
 
 
-def memory_of_epochs(train_set, num_classes: int, epochs: int) -> None:
-    model, batches, optimizer = prepare(train_set, num_classes)
+def memory_of_epochs(train_set: ImageSet, epochs: int) -> None:
+    model, batches, optimizer = prepare("resnet18", train_set, 64, fused=True)
     peaks = []
     for _ in train(model, batches, batches, optimizer, epochs):
         peaks.append(peak_memory())
@@ -69,7 +61,7 @@ def grid_seconds(learning_rates: list[float], storage: Path) -> float:
     train_set, val_set = split(take(shapes(seed=0).train, 400, seed=0), (0.8, 0.2), seed=0)
 
     def run(lr, checkpoint):
-        model, batches, optimizer = prepare(train_set, num_classes=10, lr=lr)
+        model, batches, optimizer = prepare("resnet18", train_set, 64, lr=lr, fused=True)
         yield from train(model, batches, Batches(val_set, 80, image_size=64), optimizer, 1, checkpoint=checkpoint)
 
     search = GridSearch(run, {"lr": learning_rates}, storage=storage)

@@ -43,14 +43,8 @@ def main() -> None:
     archive = Path(sys.argv[1])
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
-        decoding = seconds(lambda: tiny_imagenet(root, archive))
-        from_cache = seconds(lambda: tiny_imagenet(root, archive))
-        read_through = seconds(lambda: tiny_imagenet(root, archive).train.images.clone())
         data = tiny_imagenet(root, archive)
         print(f"{len(data.train):,} training and {len(data.test):,} labelled test images, torch {torch.__version__}")
-        print(f"first call, decoding from the archive and writing the cache: {decoding:.2f} s")
-        print(f"later calls, mapping the cache: {from_cache:.3f} s, and with reading all of it: {read_through:.2f} s")
-
         with zipfile.ZipFile(archive) as unpacked:
             unpacked.extractall(root)
         (train_folder,) = root.glob("*/train")

@@ -10,6 +10,7 @@ their functions below.
 
 import argparse
 import contextlib
+import functools
 import json
 import os
 import platform
@@ -17,8 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -31,7 +31,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from cnnlesson import training
-from cnnlesson.data import Batches, tiny_imagenet
+from cnnlesson.data import Batches, ImageSet, tiny_imagenet
 from cnnlesson.data.batches import CHANNEL_MEAN, CHANNEL_STD, find_device
 from cnnlesson.data.files import Files
 from cnnlesson.machine import describe, reuse_freed_memory
@@ -91,23 +91,35 @@ def now(device: torch.device) -> float:
 
 def cnnlesson(job: Job) -> list[float]:
     """This package, as the lessons use it."""
-    return _train_over(job, lambda batches: batches)
+    model, batches, optimizer = _prepared(job)
+    return _train_over(model, batches, optimizer)
 
 
 def ceiling(job: Job) -> list[float]:
     """The same steps over one batch that is on the device."""
-    return _train_over(job, lambda batches: [next(iter(batches))] * len(batches))
+    model, batches, optimizer = _prepared(job)
+    return _train_over(model, [next(iter(batches))] * len(batches), optimizer)
 
 
-def _train_over(job: Job, choose: Callable[[Batches], Iterable]) -> list[float]:
+def _prepared(job: Job) -> tuple[nn.Module, Batches, torch.optim.Optimizer]:
     train_set = tiny_imagenet(job.cache, job.archive).train[torch.tensor(job.indices)]
-    batches = choose(Batches(train_set, job.batch_size, job.image_size, seed=0, augment=True))
-    model = job.model().to(memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), **SGD, fused=True)
+    return prepare(job.network, train_set, job.batch_size, fused=True)
+
+
+def prepare(network: str, train_set: ImageSet, batch_size: int, **options) -> tuple:
+    """A new network, its batches and optimizer, with other `options` than `SGD` has: for `train_one_epoch`."""
+    make_model, image_size = NETWORKS[network]
+    torch.manual_seed(0)
+    batches = Batches(train_set, batch_size, image_size, seed=0, augment=True)
+    model = make_model().to(batches.device, memory_format=torch.channels_last)
+    return model, batches, torch.optim.SGD(model.parameters(), **SGD | options)
+
+
+def _train_over(model: nn.Module, batches: Iterable, optimizer: torch.optim.Optimizer) -> list[float]:
     ends = []
     for _ in range(2):
-        training.train_one_epoch(model, batches, optimizer)
-        ends.append(now(job.device))
+        training.train_one_epoch(model, batches, optimizer)  # which ends when the device has done all of it
+        ends.append(time.perf_counter())
     return ends
 
 
@@ -268,26 +280,28 @@ def main() -> None:
         except (OSError, ValueError) as error:
             sys.exit(str(error))
         for network in options.network:
-            jobs = []
-            for batch_size in options.batch_size:
-                num_images = options.images or max(IMAGES[device.type][network], 4 * batch_size)
-                files = f"{folder}/{num_images}"
-                job = {
-                    "network": network,
-                    "batch_size": batch_size,
-                    "archive": options.archive,
-                    "cache": f"{folder}/cache",
-                    "files": files,
-                    "indices": unpack(Path(options.archive), Path(files), num_images),
-                    "torchvision": options.torchvision,
-                }
-                jobs.append(job)
+            jobs = [plan(network, batch_size, folder, options) for batch_size in options.batch_size]
             for repeat in range(options.repeats):
                 for name in names if repeat % 2 == 0 else reversed(names):
                     for found in run_group(name, jobs, options.float32):
                         rows.append({"network": network, "repeat": repeat, **found})
                         print("{network} {way} {batch_size}: {rate:.1f} images/s".format(**rows[-1]), flush=True)
     write(pd.DataFrame(rows), options.out, device, " ".join(["python", *sys.argv]))
+
+
+def plan(network: str, batch_size: int, folder: str, options: argparse.Namespace) -> dict:
+    """A `Job`, as what it is made of; its images are unpacked under `folder`."""
+    num_images = options.images or max(IMAGES[find_device(None).type][network], 4 * batch_size)
+    files = f"{folder}/{num_images}"
+    return {
+        "network": network,
+        "batch_size": batch_size,
+        "archive": options.archive,
+        "cache": f"{folder}/cache",
+        "files": files,
+        "indices": unpack(Path(options.archive), Path(files), num_images),
+        "torchvision": options.torchvision,
+    }
 
 
 def is_here(way: str, checkout: str | None) -> bool:
@@ -304,11 +318,9 @@ def is_installed(package: str) -> bool:
     return True
 
 
+@functools.cache  # several networks and batch sizes train on the same images
 def unpack(archive: Path, folder: Path, num_images: int) -> list[int]:
-    """Write training images, chosen at random, into a folder a class; return their places in the training set.
-
-    As many are the same ones each time.
-    """
+    """Write training images, chosen at random, into a folder a class; return their places in the training set."""
     with Files(archive) as files:
         names = [name for name in files.names if name.startswith("train/") and name.endswith(".JPEG")]
         if num_images > len(names):
@@ -338,7 +350,8 @@ def measure(ways: list[str], jobs: list[dict], float32: bool) -> None:
     if float32:
         training.training_dtype = lambda device: torch.float32
     found = []
-    with quiet():
+    # What libraries print stays off the output.
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
         for job in jobs:
             one = Job(**job)
             for way in ways:
@@ -346,14 +359,6 @@ def measure(ways: list[str], jobs: list[dict], float32: bool) -> None:
                 rate = len(one.indices) / (second - first)
                 found.append({"way": way, "batch_size": one.batch_size, "images": len(one.indices), "rate": rate})
     print(json.dumps(found))
-
-
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keep what libraries print and log off the output."""
-    warnings.simplefilter("ignore")
-    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
-        yield
 
 
 def write(table: pd.DataFrame, out: Path, device: torch.device, command: str) -> None:
@@ -386,11 +391,13 @@ def as_markdown(table: pd.DataFrame) -> str:
     for (network, batch_size), some in table.groupby(["network", "batch_size"], sort=False):
         rates = {way: list(of_way["rate"]) for way, of_way in some.groupby("way")}
         cells = [f"{median(rates[way]):,.0f} ({min(rates[way]):,.0f} to {max(rates[way]):,.0f})" for way in ways]
-        ours = median(rates["cnnlesson"])
-        # Both were measured one after the other in each round, so what slows a round down is in both.
-        share = median(a / b for a, b in zip(rates["cnnlesson"], rates["ceiling"], strict=True))
-        times = f"{ours / median(rates['plain']):.1f}" if "plain" in rates else ""
-        lines.append(f"| {network}, {batch_size} | {' | '.join(cells)} | {share:.2f} | {times} |")
+        share = times = ""
+        if "cnnlesson" in rates:
+            # Both were measured one after the other in each round, so what slows a round down is in both.
+            share = f"{median(a / b for a, b in zip(rates['cnnlesson'], rates['ceiling'], strict=True)):.2f}"
+        if "cnnlesson" in rates and "plain" in rates:
+            times = f"{median(rates['cnnlesson']) / median(rates['plain']):.1f}"
+        lines.append(f"| {network}, {batch_size} | {' | '.join(cells)} | {share} | {times} |")
     return "\n".join(lines) + "\n"
 
 

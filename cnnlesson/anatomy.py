@@ -40,12 +40,12 @@ def layer_table(model: nn.Module, input_shape: tuple[int, int, int]) -> pd.DataF
         before, after = inputs[0].shape[1:], output.shape[1:]
         is_first_linear = isinstance(layer, nn.Linear) and rows and len(rows[-1]["after"]) == 3
         if is_first_linear:  # torchvision flattens between two layers, in a function that no hook sees
-            rows.append(_row("flatten", nn.Flatten(), rows[-1]["after"], before))
+            rows.append(_row("flatten", nn.Flatten(), rows[-1]["after"], before, is_first=True))
         uses[layer] += 1
         if after != before or list(layer.parameters()):
-            rows.append(_row(names[layer], layer, before, after))
-            if uses[layer] > 1:
-                rows[-1] |= {"layer": f"{names[layer]}, use {uses[layer]}", "params_k": 0.0}
+            is_first = uses[layer] == 1
+            name = names[layer] if is_first else f"{names[layer]}, use {uses[layer]}"
+            rows.append(_row(name, layer, before, after, is_first))
 
     handles = [layer.register_forward_hook(record) for layer in names]
     device = next(model.parameters()).device
@@ -92,7 +92,7 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
             layer.training = was_training
 
 
-def _row(name: str, layer: nn.Module, before: torch.Size, after: torch.Size) -> dict:
+def _row(name: str, layer: nn.Module, before: torch.Size, after: torch.Size, is_first: bool) -> dict:
     row = {
         "layer": name,
         "in_channels": before[0],
@@ -104,7 +104,7 @@ def _row(name: str, layer: nn.Module, before: torch.Size, after: torch.Size) -> 
         "out_channels": after[0],
         "out_size": after[1] if len(after) == 3 else None,
         "memory_kb": after.numel() * 4 / 1024,
-        "params_k": sum(parameter.numel() for parameter in layer.parameters()) / 1e3,
+        "params_k": sum(parameter.numel() for parameter in layer.parameters()) / 1e3 if is_first else 0.0,
         "flop_m": _multiply_adds(layer, after) / 1e6,
         "after": after,
     }
@@ -241,7 +241,6 @@ def arithmetic(layer: nn.Module, row: pd.Series) -> dict[str, str]:
         formula = f"({row['in_size']} + 2·{row['pad']} - {row['kernel']}) / {row['stride']} + 1"
         how["out_size"] = f"{formula} = {exact:g}" + (", rounded down" if exact % 1 else "")
     how["params_k"] = how["flop_m"] = "no weights"
-    is_shared = list(layer.parameters()) and row["params_k"] == 0
     if isinstance(layer, nn.Conv2d | nn.Linear):
         weights = list(layer.weight.shape)  # filters, the channels that each sees, and its height and width
         biases = f" + {len(layer.bias)}" if layer.bias is not None else ""
@@ -250,7 +249,7 @@ def arithmetic(layer: nn.Module, row: pd.Series) -> dict[str, str]:
     elif list(layer.parameters()):
         how["params_k"] = f"{product_text([2, row['out_channels']])} = {1e3 * row['params_k']:,.0f}"
         how["flop_m"] = "not counted"
-    if is_shared:
+    if list(layer.parameters()) and row["params_k"] == 0:
         how["params_k"] = "counted at the first use of the layer"
     return how
 

@@ -34,9 +34,14 @@ def describe(device: torch.device) -> str:
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     elif device.type == "cpu":
-        threads = torch.get_num_threads()
-        name = f"a processor with {threads} {'thread' if threads == 1 else 'threads'} and no GPU"
+        name = f"a processor with {threads()} and no GPU"
     return f"{name}, in {str(training_dtype(device)).removeprefix('torch.')}"
+
+
+def threads() -> str:
+    """How many threads torch has on the processor, such as "1 thread" and "2 threads"."""
+    number = torch.get_num_threads()
+    return f"{number} {'thread' if number == 1 else 'threads'}"
 
 
 def reset_peak_memory() -> None:

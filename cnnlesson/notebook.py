@@ -6,8 +6,7 @@ import sys
 import torch
 
 from cnnlesson.data import TrainTest, named_images, shapes, take
-from cnnlesson.machine import reuse_freed_memory
-from cnnlesson.results import count
+from cnnlesson.machine import reuse_freed_memory, threads
 from cnnlesson.training import training_dtype
 
 # CNNLESSON_TINY=1 makes all lessons use few small images and few steps: for tests, not for learning.
@@ -23,7 +22,7 @@ def say_device() -> torch.device:
         reuse_freed_memory()
         device = torch.device("cpu")
         words = (
-            f"No GPU is on. Everything here works on this processor ({count(torch.get_num_threads(), 'thread')}), but "
+            f"No GPU is on. Everything here works on this processor ({threads()}), but "
             "slowly, so the lesson uses fewer images.\n"
             "In Colab choose Runtime, Change runtime type, T4 GPU, and run again."
         )

@@ -112,3 +112,13 @@ def test_a_box_is_as_high_as_its_maps_and_as_wide_as_it_has_channels():
     assert heights[:3] == sorted(heights[:3], reverse=True)  # image, conv1, pool1: 227, 56, 27
     assert heights[4] == heights[5] == heights[6] == heights[7] > heights[8]  # 13 pixels, then 6
     assert widths[0] < widths[1] < widths[3]  # 3, 64 and 192 channels
+
+
+def test_a_layer_that_is_used_twice_has_a_box_for_each_under_its_own_name():
+    pool = torch.nn.MaxPool2d(kernel_size=2)
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, kernel_size=5), pool, torch.nn.ReLU(), pool)
+    assert architecture_text(model, (3, 64, 64)).splitlines()[2:] == [
+        "0: 5×5, 8 of 60×60",
+        "1: 2×2, stride 2, 8 of 30×30",
+        "1: 2×2, stride 2, 8 of 15×15",
+    ]

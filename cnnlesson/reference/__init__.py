@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from cnnlesson.data import ImageSet
-from cnnlesson.results import count
+from cnnlesson.machine import threads
 from cnnlesson.whole_file import whole_file
 
 FOLDER = Path(__file__).parent
@@ -108,4 +108,4 @@ def _processor(device: torch.device) -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {count(torch.get_num_threads(), 'thread')}"
+    return f"{names[0] if names else platform.processor()}, {threads()}"
