@@ -124,6 +124,8 @@ def train_one_epoch(
     Sums stay on the device until the last batch is under way, so the processor never waits inside the loop.
     """
     scaler = scaler or _gradient_scaler(model)
+    if scaler.is_enabled():
+        _start_momentum_at_zero(optimizer)
     model.train()
     sums = _Sums()
     for images, labels in batches:
@@ -201,6 +203,22 @@ def _gradient_scaler(model: nn.Module) -> torch.amp.GradScaler:
     """float16 rounds small gradients to 0, so there the loss is scaled up first; the other types need no scaling."""
     device = next(model.parameters()).device
     return torch.amp.GradScaler(device.type, enabled=training_dtype(device) is torch.float16)
+
+
+def _start_momentum_at_zero(optimizer: torch.optim.Optimizer) -> None:
+    """Give fused SGD its momentum buffers before its first step.
+
+    Otherwise it takes memory as it finds it, and fills it in its first step. If the gradients of that step overflow in
+    float16, which is usual, the scaler skips the step, and the second one uses what lay in that memory as momentum.
+    From zero the first step is the same: 0.9 · 0 + gradient.
+    """
+    if not isinstance(optimizer, torch.optim.SGD):
+        return
+    for group in optimizer.param_groups:
+        if group["fused"] and group["momentum"] and not group["dampening"]:
+            for parameter in group["params"]:
+                if parameter.requires_grad and optimizer.state[parameter].get("momentum_buffer") is None:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 @contextmanager

@@ -210,3 +210,34 @@ def test_other_errors_stay_as_they_are(batches):
 def test_no_batches_is_said_in_words():
     with pytest.raises(ValueError, match="no batch to go through"):
         evaluate(small_model(), [])
+
+
+class OverflowsOnce(nn.Module):
+    """A network whose first backward pass overflows, as the first steps in float16 do at the scaler's first scale."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3 * 8 * 8, 3)
+        self.passes = 0
+
+    def forward(self, images):
+        self.passes += 1
+        logits = self.layer(images.flatten(1))
+        if self.passes == 1:
+            logits.register_hook(lambda gradient: gradient * float("inf"))
+        return logits
+
+
+def test_fused_sgd_equals_plain_sgd_when_the_scaler_skips_the_first_step():
+    generator = torch.Generator().manual_seed(0)
+    batches = [(torch.randn(4, 3, 8, 8, generator=generator), torch.tensor([0, 1, 2, 0])) for _ in range(4)]
+    weights = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        model = OverflowsOnce()
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, fused=fused)
+        for _ in range(4):
+            torch.full((3, 192), 1e6)  # freed memory, which an allocator hands out again
+        train_one_epoch(model, batches, optimizer, scaler=torch.amp.GradScaler("cpu"))
+        weights.append(model.layer.weight.detach())
+    torch.testing.assert_close(weights[0], weights[1], rtol=1e-6, atol=1e-7)
