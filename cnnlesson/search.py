@@ -338,7 +338,7 @@ class GridSearch:
 
     def checkpoint(self, point: Mapping[str, float]) -> Path:
         """The file that keeps the state of a point's training; of the points that have ended, the best has one."""
-        return self.checkpoints / ("-".join(f"{name}={value:g}" for name, value in point.items()) + ".pt")
+        return self.checkpoints / ("-".join(f"{name}={value!r}" for name, value in point.items()) + ".pt")
 
 
 class _Said:

@@ -21,12 +21,12 @@ def small_images() -> ImageSet:
     return ImageSet(images, labels, ("red", "green", "blue"))
 
 
-def run(lr, batch_size, weight_decay, checkpoint, epochs=3, pause=0.0):
+def run(lr, batch_size, weight_decay, checkpoint, epochs=3, pause=0.0, seed=0):
     """`pause`: seconds more for each epoch."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     images = small_images()
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Flatten(), nn.Dropout(0.2), nn.Linear(4 * 36, 3))
-    batches = Batches(images, batch_size, image_size=8, seed=0, augment=True, device="cpu")
+    batches = Batches(images, batch_size, image_size=8, seed=seed, augment=True, device="cpu")
     val_batches = Batches(images, 30, image_size=8, device="cpu")
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=weight_decay)
     for epoch in train(model, batches, val_batches, optimizer, epochs, checkpoint=checkpoint):

@@ -172,6 +172,18 @@ def test_of_the_ended_trials_only_the_best_keeps_its_checkpoint(storage):
     )
 
 
+def test_points_that_differ_in_the_last_digit_have_checkpoints_of_their_own(storage):
+    grid = {"lr": [0.01234561, 0.01234562], "seed": [20240101, 20240102, 20240103]}
+
+    def seeded(lr, seed, checkpoint):
+        yield from run(lr, 8, 0, checkpoint, seed=seed)
+
+    search = GridSearch(seeded, grid, storage)
+    assert len({search.checkpoint(point) for point in search.points}) == 6
+    last = search.run().groupby(["lr", "seed"]).tail(1)
+    assert last.groupby("lr")["train_loss"].nunique().tolist() == [3, 3]
+
+
 def test_another_grid_says_what_changed_and_keeps_what_is_finished(storage, capsys):
     GridSearch(run, GRID, storage).run()
     capsys.readouterr()
