@@ -16,9 +16,9 @@ import nbformat
 import torch
 
 from cnnlesson.data import Batches, shapes, split, take
-from cnnlesson.machine import describe
 from cnnlesson.models import resnet18
-from cnnlesson.notebook import output_place
+from cnnlesson.runtime.device import describe
+from cnnlesson.runtime.display import output_place
 from cnnlesson.training import train
 from cnnlesson.widgets import live_board
 

@@ -13,8 +13,8 @@ from pathlib import Path
 from throughput import prepare
 
 from cnnlesson.data import Batches, ImageSet, shapes, split, take, tiny_imagenet
-from cnnlesson.data.batches import find_device
-from cnnlesson.machine import describe, peak_memory, reset_peak_memory, reuse_freed_memory
+from cnnlesson.runtime.device import describe, find_device
+from cnnlesson.runtime.memory import peak_memory, reset_peak_memory, reuse_freed_memory
 from cnnlesson.search import GridSearch
 from cnnlesson.training import train, train_one_epoch
 

@@ -20,7 +20,7 @@ from torchvision.datasets import ImageFolder
 
 from cnnlesson.data import Batches, ImageSet, tiny_imagenet
 from cnnlesson.data.batches import CHANNEL_MEAN, CHANNEL_STD
-from cnnlesson.machine import reuse_freed_memory
+from cnnlesson.runtime.memory import reuse_freed_memory
 
 BATCH_SIZE = 64
 REPEATS = 3

@@ -12,8 +12,8 @@ import sys
 import torch
 
 from cnnlesson.data import Batches, shapes
-from cnnlesson.machine import reuse_freed_memory
 from cnnlesson.models import AlexNet
+from cnnlesson.runtime.memory import reuse_freed_memory
 from cnnlesson.training import train
 
 REPEATS = 3

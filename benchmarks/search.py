@@ -12,9 +12,9 @@ import time
 from pathlib import Path
 
 from cnnlesson.data import shapes, split, take
-from cnnlesson.data.batches import find_device
 from cnnlesson.exercise import Exercise, Images, Plan, Setting
-from cnnlesson.machine import describe, reuse_freed_memory
+from cnnlesson.runtime.device import describe, find_device
+from cnnlesson.runtime.memory import reuse_freed_memory
 
 GRID = {"lr": [0.002, 0.001, 0.0001], "batch_size": [16, 32, 64], "weight_decay": [0.0005]}
 

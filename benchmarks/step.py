@@ -17,8 +17,8 @@ from throughput import IMAGES, NETWORKS, prepare
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from cnnlesson.data import ImageSet, take, tiny_imagenet
-from cnnlesson.data.batches import find_device
-from cnnlesson.machine import describe, reuse_freed_memory
+from cnnlesson.runtime.device import describe, find_device
+from cnnlesson.runtime.memory import reuse_freed_memory
 from cnnlesson.training import train_one_epoch
 
 OPTIMIZERS = {"for loop": {"foreach": False}, "foreach": {"foreach": True}, "fused": {"fused": True}}

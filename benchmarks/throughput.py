@@ -32,12 +32,14 @@ from torch import nn
 
 from cnnlesson import training
 from cnnlesson.data import Batches, ImageSet, tiny_imagenet
-from cnnlesson.data.batches import CHANNEL_MEAN, CHANNEL_STD, find_device
+from cnnlesson.data.batches import CHANNEL_MEAN, CHANNEL_STD
 from cnnlesson.data.files import Files
-from cnnlesson.machine import describe, reuse_freed_memory
 from cnnlesson.models import AlexNet, resnet18
 from cnnlesson.plots.figures import blank, label_ends, save_figure
 from cnnlesson.reference import circumstances
+from cnnlesson.runtime import device as runtime_device
+from cnnlesson.runtime.device import describe, find_device
+from cnnlesson.runtime.memory import reuse_freed_memory
 
 NETWORKS = {"alexnet": (lambda: AlexNet(200, dropout=0.5), 227), "resnet18": (lambda: resnet18(200), 64)}
 BATCH_SIZES = (16, 32, 64, 256)
@@ -238,7 +240,7 @@ def lightning(job: Job) -> list[float]:
         max_epochs=2,
         accelerator="gpu" if job.device.type == "cuda" else "cpu",
         devices=1,
-        precision=precision[training.training_dtype(job.device)],
+        precision=precision[runtime_device.training_dtype(job.device)],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -348,7 +350,7 @@ def measure(ways: list[str], jobs: list[dict], float32: bool) -> None:
     if "cnnlesson" in ways:
         reuse_freed_memory()  # the lessons call it, and peers know nothing of it
     if float32:
-        training.training_dtype = lambda device: torch.float32
+        runtime_device.training_dtype = lambda device: torch.float32
     found = []
     # What libraries print stays off the output.
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):

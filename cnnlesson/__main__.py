@@ -194,7 +194,7 @@ def run_exercise(options: argparse.Namespace) -> None:
     from cnnlesson.data import named_images, split, take
     from cnnlesson.exercise import Images, Plan, Setting, forecast_exercise
     from cnnlesson.exercise import run_exercise as run
-    from cnnlesson.machine import reuse_freed_memory
+    from cnnlesson.runtime.memory import reuse_freed_memory
 
     if options.storage is not None and options.name is None:
         raise ValueError("a database holds the searches of others too: name yours with --name, such as --name ada")
@@ -277,7 +277,7 @@ def run_deepen(options: argparse.Namespace) -> None:
 def load_cifar(options: argparse.Namespace):
     """The images that --data and --images name: a TrainTest."""
     from cnnlesson.data import TrainTest, cifar10, image_folder, take
-    from cnnlesson.machine import reuse_freed_memory
+    from cnnlesson.runtime.memory import reuse_freed_memory
 
     data = cifar10(options.root) if options.data == "cifar10" else image_folder(options.data)
     if options.images is not None:

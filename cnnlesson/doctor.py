@@ -9,13 +9,8 @@ The first epochs say little, and a sentence of them may be gone after the next o
 """
 
 import math
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import pairwise
-
-import torch
 
 from cnnlesson.training import Epoch
 
@@ -45,8 +40,6 @@ GAP = 0.2
 PATIENCE = 2
 # A device that works less than half of the time is more than twice as slow as it could be.
 IDLE = 0.5
-# How often a GPU is asked whether it works; it answers for about as long a time.
-SAMPLE_SECONDS = 0.2
 
 
 def diagnose(history: Sequence[Epoch], num_classes: int | None, busy: float | None = None) -> list[str]:
@@ -196,43 +189,3 @@ def _above_chance(accuracy: float, num_classes: int) -> bool:
 def _learned(accuracy: float, num_classes: int) -> bool:
     chance = 1 / num_classes
     return accuracy > chance + LEARNED * (1 - chance)
-
-
-@contextmanager
-def busy_share(device: torch.device) -> Iterator[Callable[[], float | None]]:
-    """While it lasts, the function that comes with it gives the share of time that `device` worked since its last call.
-
-    On a processor that is this process's time on all its threads; 1 means that each of torch's threads worked all the
-    time. On a GPU it is the mean of `torch.cuda.utilization`, the time in which it did anything at all. None where
-    nothing was measured: the package nvidia-ml-py is missing, or less than SAMPLE_SECONDS have passed.
-    """
-    samples = []
-    ended = threading.Event()
-    before = time.perf_counter(), time.process_time()
-
-    def sample() -> None:
-        while not ended.wait(SAMPLE_SECONDS):
-            try:
-                samples.append(torch.cuda.utilization(device) / 100)
-            except Exception:  # nvidia-ml-py is missing, or this GPU does not tell, each with an error of its own
-                return
-
-    def share() -> float | None:
-        nonlocal before
-        if device.type == "cuda":
-            measured, samples[:] = list(samples), []
-            return sum(measured) / len(measured) if measured else None
-        now = time.perf_counter(), time.process_time()
-        wall, worked = now[0] - before[0], now[1] - before[1]
-        before = now
-        return min(1.0, worked / (wall * torch.get_num_threads())) if device.type == "cpu" else None
-
-    sampler = threading.Thread(target=sample, daemon=True)
-    if device.type == "cuda":
-        sampler.start()
-    try:
-        yield share
-    finally:
-        ended.set()
-        if sampler.is_alive():
-            sampler.join()

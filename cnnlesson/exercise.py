@@ -12,15 +12,14 @@ from torch import nn
 
 from cnnlesson import report
 from cnnlesson.data import Batches, ImageSet
-from cnnlesson.data.batches import find_device
-from cnnlesson.machine import describe
 from cnnlesson.models import AlexNet, resnet18
 from cnnlesson.plots import grid_text, weight_decay_text
 from cnnlesson.reference import circumstances, images_digest
 from cnnlesson.results import at_point, best_point, last_epochs
+from cnnlesson.runtime.atomic import make_folder
+from cnnlesson.runtime.device import describe, find_device
 from cnnlesson.search import GridSearch
 from cnnlesson.training import Epoch, evaluate, train
-from cnnlesson.whole_file import make_folder
 
 MOMENTUM = 0.9  # of stochastic gradient descent, as in both papers
 

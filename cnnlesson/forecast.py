@@ -12,7 +12,7 @@ from statistics import median
 import torch
 
 from cnnlesson.data.batches import Batches, watch_batches
-from cnnlesson.machine import peak_memory, reset_peak_memory
+from cnnlesson.runtime.memory import peak_memory, reset_peak_memory
 from cnnlesson.trial_run import epochs_of
 
 STEPS = 8  # of each pass; the first is not counted, as memory is allocated and kernels are chosen in it

@@ -1,13 +1,12 @@
 """What every notebook of the lesson starts with, the device in words and the images; and places in its output."""
 
 import os
-import sys
 
 import torch
 
 from cnnlesson.data import TrainTest, named_images, shapes, take
-from cnnlesson.machine import reuse_freed_memory, threads
-from cnnlesson.training import training_dtype
+from cnnlesson.runtime.device import threads, training_dtype
+from cnnlesson.runtime.memory import reuse_freed_memory
 
 # CNNLESSON_TINY=1 makes all lessons use few small images and few steps: for tests, not for learning.
 TINY = os.environ.get("CNNLESSON_TINY") == "1"
@@ -42,17 +41,3 @@ def load_images(name: str, root: str | os.PathLike = "data") -> TrainTest:
         data = shapes(seed=0)
         return TrainTest(take(data.train, 200, seed=0), take(data.test, 100, seed=0))
     return named_images(os.environ.get("CNNLESSON_DATA", name), root, seed=0)
-
-
-def output_place():
-    """A place in the output of the notebook's cell that can be filled anew, or None outside a notebook.
-
-    It is IPython's DisplayHandle: `place.update({"text/html": ..., "text/plain": ...}, raw=True)` fills it.
-    """
-    ipython = sys.modules.get("IPython")
-    shell = ipython.get_ipython() if ipython else None
-    if getattr(shell, "kernel", None) is None:
-        return None
-    from IPython.display import display
-
-    return display({"text/html": "", "text/plain": ""}, raw=True, display_id=True)

@@ -9,7 +9,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from cnnlesson.data.batches import Batches, watch_batches
-from cnnlesson.notebook import output_place
+from cnnlesson.runtime.display import output_place
 from cnnlesson.training import Epoch
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"

@@ -22,7 +22,7 @@ from mistune.plugins.table import table_in_quote as tables_in_quotes
 from cnnlesson.plots import blank, outcomes, plot_grid, plot_trials, plot_weight_decay, trial_curves
 from cnnlesson.reference import files as measured_files
 from cnnlesson.results import at_point, best_point, count, grid_names, last_epochs
-from cnnlesson.whole_file import make_folder, whole_file
+from cnnlesson.runtime.atomic import make_folder, whole_file
 
 AXES = ["lr", "batch_size"]  # of a heat map
 WORDS = {"lr": "learning rate"}  # of names that are no words when their underscores are spaces

@@ -15,15 +15,15 @@ from pathlib import Path
 import pandas as pd
 import torch
 
-from cnnlesson.checkpoint import CheckpointError
 from cnnlesson.doctor import diagnose
 from cnnlesson.forecast import Cost, measure
 from cnnlesson.progress import Progress
 from cnnlesson.results import best_point, count, duration
+from cnnlesson.runtime.atomic import remove_unfinished
+from cnnlesson.runtime.checkpoint import CheckpointError
 from cnnlesson.training import Epoch
 from cnnlesson.trial_run import TrialError, epochs_of
 from cnnlesson.trials import ENDED, TakenOverError, Trial, TrialStore, saved_points
-from cnnlesson.whole_file import remove_unfinished
 from cnnlesson.workers import Worker, pack
 
 MOST_DEATHS = 5  # of a trial's process within one epoch: then the trial has failed

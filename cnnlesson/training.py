@@ -8,7 +8,6 @@ import math
 import os
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
@@ -16,8 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cnnlesson.checkpoint import Checkpoint
 from cnnlesson.distributed import sum_over_processes
+from cnnlesson.runtime.checkpoint import Checkpoint
+from cnnlesson.runtime.device import gradient_scaler, mixed_precision
+from cnnlesson.runtime.memory import memory_advice
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,13 @@ class Score(NamedTuple):
     num_images: int
 
 
+class Predictions(NamedTuple):
+    """The network's answers, in the order of the batches, in the processor's memory."""
+
+    labels: torch.Tensor  # int64 (N,): what the images are
+    probabilities: torch.Tensor  # float32 (N, num_classes): what the network gives each class, 1 in all
+
+
 def train(
     model: nn.Module,
     train_batches: Iterable,
@@ -73,7 +81,7 @@ def train(
     A loss that is not finite ends the training: its epoch has `diverged=True` and is the last.
     """
     model.to(memory_format=torch.channels_last)
-    scaler = _gradient_scaler(model)
+    scaler = gradient_scaler(model)
     history = []
     if checkpoint is not None:
         state = Checkpoint(checkpoint, model, optimizer, scheduler, scaler, train_batches)
@@ -123,13 +131,13 @@ def train_one_epoch(
 
     Sums stay on the device until the last batch is under way, so the processor never waits inside the loop.
     """
-    scaler = scaler or _gradient_scaler(model)
+    scaler = scaler or gradient_scaler(model)
     if scaler.is_enabled():
         _start_momentum_at_zero(optimizer)
     model.train()
     sums = _Sums()
     for images, labels in batches:
-        with _memory_advice(images):
+        with memory_advice(images):
             with mixed_precision(images.device):
                 logits = model(images)  # (N, num_classes)
                 loss = F.cross_entropy(logits, labels)
@@ -149,11 +157,31 @@ def evaluate(model: nn.Module, batches: Iterable) -> Score:
     model.eval()
     sums = _Sums()
     for images, labels in batches:
-        with _memory_advice(images), mixed_precision(images.device):
+        with memory_advice(images), mixed_precision(images.device):
             logits = model(images)  # (N, num_classes)
             loss = F.cross_entropy(logits, labels)
         sums.add(loss, logits, labels)
     return sums.score()
+
+
+@torch.no_grad()
+def predict(model: nn.Module, batches: Iterable) -> Predictions:
+    """The model's probabilities for each image of `batches`, with dropout off and batch norm's running statistics.
+
+    Args:
+        model: on the device of the batches; its output is logits (N, num_classes).
+        batches: gives pairs of images (N, 3, H, W) and labels (N,). `Batches` without a seed keeps the set's order.
+    """
+    model.eval()
+    labels, probabilities = [], []
+    for images, labels_of_batch in batches:
+        with mixed_precision(images.device):
+            logits = model(images)  # (N, num_classes)
+        labels.append(labels_of_batch)
+        probabilities.append(logits.float().softmax(dim=1))
+    if not labels:
+        raise ValueError("there was no batch to go through: give a set with at least one image")
+    return Predictions(torch.cat(labels).cpu(), torch.cat(probabilities).cpu())
 
 
 class _Sums:
@@ -177,34 +205,6 @@ class _Sums:
         return Score(loss / num_images, correct / num_images, int(num_images))
 
 
-def training_dtype(device: torch.device) -> torch.dtype:
-    """What convolutions and matrix products are computed in: the fastest type that `device` has in hardware.
-
-    bfloat16 on GPUs since Ampere and on processors with AVX512-BF16 or AMX; float16 on older GPUs, such as Colab's
-    T4; float32 elsewhere. Weights, batch norm and the loss are float32 everywhere.
-    """
-    if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if native else torch.float16
-    if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
-        native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-        return torch.bfloat16 if native else torch.float32
-    return torch.float32
-
-
-def mixed_precision(device: torch.device) -> torch.autocast:
-    """The context in which a forward pass on `device` uses `training_dtype(device)`."""
-    dtype = training_dtype(device)
-    return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
-
-
-def _gradient_scaler(model: nn.Module) -> torch.amp.GradScaler:
-    """float16 rounds small gradients to 0, so there the loss is scaled up first; the other types need no scaling."""
-    device = next(model.parameters()).device
-    return torch.amp.GradScaler(device.type, enabled=training_dtype(device) is torch.float16)
-
-
 def _start_momentum_at_zero(optimizer: torch.optim.Optimizer) -> None:
     """Give fused SGD its momentum buffers before its first step.
 
@@ -219,18 +219,3 @@ def _start_momentum_at_zero(optimizer: torch.optim.Optimizer) -> None:
             for parameter in group["params"]:
                 if parameter.requires_grad and optimizer.state[parameter].get("momentum_buffer") is None:
                     optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
-
-
-@contextmanager
-def _memory_advice(images: torch.Tensor) -> Iterator[None]:
-    """Says which batch was too large, and what to lower, where a step runs out of memory."""
-    try:
-        yield
-    except RuntimeError as error:  # torch.OutOfMemoryError on a GPU, a plain RuntimeError on a processor
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
-            raise
-        batch_size, _, height, width = images.shape
-        raise torch.OutOfMemoryError(
-            f"out of memory on {images.device} with a batch of {batch_size} images of {height}×{width} pixels: "
-            f"lower batch_size (to {max(1, batch_size // 2)}, say) or image_size, or end other notebooks on this device"
-        ) from error

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
-from cnnlesson.checkpoint import CheckpointError
-from cnnlesson.doctor import busy_share
+from cnnlesson.runtime.checkpoint import CheckpointError
+from cnnlesson.runtime.device import busy_share
 from cnnlesson.training import Epoch
 
 

@@ -27,8 +27,8 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, TrialState
 
 from cnnlesson.results import OUTCOME_COLUMNS
+from cnnlesson.runtime.atomic import make_folder
 from cnnlesson.training import Epoch
-from cnnlesson.whole_file import make_folder
 
 HEARTBEAT_SECONDS = 20  # how often a trial in a database says that it lives
 GRACE_SECONDS = 120  # how long it may be silent before another machine takes it over

@@ -12,9 +12,9 @@ from pathlib import Path
 import cloudpickle
 import torch
 
-from cnnlesson.checkpoint import CheckpointError
 from cnnlesson.forecast import measure
-from cnnlesson.machine import reuse_freed_memory
+from cnnlesson.runtime.checkpoint import CheckpointError
+from cnnlesson.runtime.memory import reuse_freed_memory
 from cnnlesson.trial_run import TrialError, epochs_of, one_line
 
 

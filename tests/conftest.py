@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from cnnlesson.data import ImageSet
-from cnnlesson.machine import reuse_freed_memory
+from cnnlesson.runtime.memory import reuse_freed_memory
 
 os.environ["MPLBACKEND"] = "agg"  # figures are drawn without a screen
 reuse_freed_memory()  # as in the lesson: AlexNet is much slower where each step asks the system for its memory

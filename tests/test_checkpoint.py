@@ -137,7 +137,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_epoch_before(image_set, tmp_path,
 DIES = """
 import os, pathlib, signal, sys, torch
 from torch import nn
-from cnnlesson.checkpoint import Checkpoint
+from cnnlesson.runtime.checkpoint import Checkpoint
 def write_half(content, file):
     pathlib.Path(file).write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
@@ -162,7 +162,7 @@ def test_what_a_process_left_that_was_killed_while_it_wrote_is_removed(image_set
 SCRIPT = """
 import signal, resource, sys, torch
 from torch import nn
-from cnnlesson.checkpoint import Checkpoint
+from cnnlesson.runtime.checkpoint import Checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 model = nn.Linear(1000, 1000)

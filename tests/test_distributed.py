@@ -20,6 +20,7 @@ from cnnlesson.data import Batches, ImageSet, split
 from cnnlesson.data.batches import watch_batches
 from cnnlesson.data.image_set import TrainTest
 from cnnlesson.distributed import data_parallel, join_processes
+from cnnlesson.runtime import device as runtime_device
 from cnnlesson.training import evaluate, train
 
 pytestmark = pytest.mark.alone
@@ -81,9 +82,9 @@ def refusal(part: tuple[int, int]) -> str:
 def work(part: tuple[int, int]) -> dict:
     """What one of the processes does."""
     found = {"uneven": uneven(part, data_parallel), "refusal": refusal(part)}
-    training.training_dtype = lambda device: torch.float16
+    runtime_device.training_dtype = lambda device: torch.float16
     found["float16"] = uneven(part, data_parallel)
-    training.training_dtype = lambda device: torch.float32
+    runtime_device.training_dtype = lambda device: torch.float32
     found["uninterrupted"] = with_batch_norm_and_dropout(part, 4, None)
     with_batch_norm_and_dropout(part, 2, "interrupted.pt")
     found["interrupted"] = with_batch_norm_and_dropout(part, 4, "interrupted.pt")
@@ -92,7 +93,7 @@ def work(part: tuple[int, int]) -> dict:
 
 def main() -> None:
     torch.set_num_threads(1)
-    training.training_dtype = lambda device: torch.float32  # a sum over processes has another order of terms
+    runtime_device.training_dtype = lambda device: torch.float32  # a sum over processes has another order of terms
     if sys.argv[1] == "work":
         part = join_processes()
         torch.save(work(part), f"work{part[0]}.pt")
@@ -155,7 +156,7 @@ def test_all_processes_have_the_same_figures_and_weights_to_the_bit(found, case)
 
 
 def test_two_processes_make_the_steps_of_one_where_batches_cannot_be_halved(found, monkeypatch):
-    monkeypatch.setattr(training, "training_dtype", lambda device: torch.float32)
+    monkeypatch.setattr(runtime_device, "training_dtype", lambda device: torch.float32)
     torch.testing.assert_close(found[0]["uneven"], uneven())
 
 
@@ -194,7 +195,7 @@ def test_the_example_goes_on_after_a_process_was_killed_and_ends_as_one_process_
     ours = [torch.load(tmp_path / f"example{rank}.pt") for rank in range(2)]
     assert same_to_the_bit(*ours)
 
-    monkeypatch.setattr(training, "training_dtype", lambda device: torch.float32)
+    monkeypatch.setattr(runtime_device, "training_dtype", lambda device: torch.float32)
     torch.manual_seed(0)
     train_set, val_set = split(images(750), (0.9, 0.1), seed=0)
     assert len(train_set) % 64 == 35

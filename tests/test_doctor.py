@@ -6,16 +6,18 @@ import pytest
 import torch
 from torch import nn
 
-from cnnlesson import doctor, training
+from cnnlesson import doctor
 from cnnlesson.data import Batches, ImageSet
-from cnnlesson.doctor import busy_share, diagnose
+from cnnlesson.doctor import diagnose
+from cnnlesson.runtime import device as runtime_device
+from cnnlesson.runtime.device import busy_share
 from cnnlesson.training import Epoch, train
 
 
 @pytest.fixture(autouse=True)
 def same_everywhere(monkeypatch):
     """The trainings go alike on every processor."""
-    monkeypatch.setattr(training, "training_dtype", lambda device: torch.float32)
+    monkeypatch.setattr(runtime_device, "training_dtype", lambda device: torch.float32)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from cnnlesson.machine import reuse_freed_memory
+from cnnlesson.runtime.memory import reuse_freed_memory
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the setting is glibc's")

@@ -3,8 +3,7 @@ import torch
 from torch import nn
 
 from cnnlesson.data import Batches
-from cnnlesson.predictions import predict
-from cnnlesson.training import evaluate
+from cnnlesson.training import evaluate, predict
 
 
 def test_predictions_come_in_the_order_of_the_set_and_agree_with_evaluate(image_set):

@@ -7,8 +7,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from cnnlesson.data import Batches, shapes, split
-from cnnlesson.machine import reuse_freed_memory
 from cnnlesson.models import resnet18
+from cnnlesson.runtime.memory import reuse_freed_memory
 from cnnlesson.training import train
 
 

@@ -9,7 +9,8 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from cnnlesson import training
 from cnnlesson.data import Batches
-from cnnlesson.machine import peak_memory, reset_peak_memory
+from cnnlesson.runtime import device as runtime_device
+from cnnlesson.runtime.memory import peak_memory, reset_peak_memory
 from cnnlesson.training import evaluate, train, train_one_epoch
 
 
@@ -54,7 +55,7 @@ def test_the_weights_equal_those_of_a_plain_loop(batches, val_batches):
     for _ in range(2):
         plain.train()
         for images, labels in batches:
-            with training.mixed_precision(images.device):
+            with runtime_device.mixed_precision(images.device):
                 loss = F.cross_entropy(plain(images), labels)
             optimizer.zero_grad()
             loss.backward()
@@ -75,7 +76,7 @@ def test_the_same_seeds_give_the_same_epochs_to_the_bit(image_set, val_batches):
 def test_loss_and_accuracy_are_means_over_images_not_over_batches(image_set, val_batches):
     model = small_model()
     everything, labels = next(iter(Batches(image_set, batch_size=30, image_size=16, device="cpu")))
-    with torch.no_grad(), training.mixed_precision(everything.device):
+    with torch.no_grad(), runtime_device.mixed_precision(everything.device):
         logits = model.eval()(everything)
     score = evaluate(model.train(), val_batches)  # 7 + 7 + 7 + 7 + 2 images
     assert score.loss == pytest.approx(F.cross_entropy(logits.float(), labels).item(), rel=1e-2)
@@ -127,7 +128,7 @@ def test_a_data_loader_does_as_well(image_set):
 
 def test_float16_trains_with_scaled_gradients(monkeypatch, batches, val_batches):
     """What a T4 does, on the processor."""
-    monkeypatch.setattr(training, "training_dtype", lambda device: torch.float16)
+    monkeypatch.setattr(runtime_device, "training_dtype", lambda device: torch.float16)
     used = []
     model = small_model()
     model[0].register_forward_hook(lambda layer, inputs, output: used.append(output.dtype))
@@ -143,13 +144,13 @@ def test_float16_trains_with_scaled_gradients(monkeypatch, batches, val_batches)
 @pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
 def test_a_gpu_computes_in_bfloat16_only_where_it_has_it(monkeypatch, native, expected):
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
-    assert training.training_dtype(torch.device("cuda")) is expected
+    assert runtime_device.training_dtype(torch.device("cuda")) is expected
 
 
 @pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
 def test_a_processor_computes_in_bfloat16_only_where_it_has_it(monkeypatch, native, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
-    assert training.training_dtype(torch.device("cpu")) is expected
+    assert runtime_device.training_dtype(torch.device("cpu")) is expected
 
 
 def test_a_compiled_network_trains_alike_and_its_checkpoint_is_that_of_any(tmp_path, batches, val_batches):

@@ -19,7 +19,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from cnnlesson.checks import verdict
 from cnnlesson.checks.verdict import Unanswered, Wrong, exercise, expect
 from cnnlesson.data import Batches, ImageSet
-from cnnlesson.data.batches import find_device
+from cnnlesson.runtime.device import find_device
 from cnnlesson.training import Epoch, train
 
 progress = partial(verdict.progress, __name__)

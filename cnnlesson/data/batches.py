@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torchvision.transforms.v2 import functional as transforms
 
 from cnnlesson.data.image_set import ImageSet
+from cnnlesson.runtime.device import find_device, free_bytes
 
 # The mean and standard deviation of ImageNet's training images by channel, for values from 0 to 1: the constants
 # that torchvision's recipes use. They come from other images than ours, so nothing leaks from validation or test.
@@ -67,7 +68,7 @@ class Batches:
                 "processes that share it: choose another batch_size"
             )
         self.device = find_device(device)
-        fits = image_set.images.nbytes < _free_bytes(self.device) / 2
+        fits = image_set.images.nbytes < free_bytes(self.device) / 2
         self.image_set = image_set.to(self.device) if fits else image_set
         self.batch_size = batch_size
         self.image_size = image_size
@@ -163,23 +164,3 @@ def random_shift(images: torch.Tensor, shifts: torch.Tensor, margin: int) -> tor
     windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # (B, 3, 2 * margin + 1, 2 * margin + 1, H, W), a view
     top, left = shifts.unbind(dim=1)
     return windows[torch.arange(batch_size, device=images.device), :, top, left]  # (B, 3, H, W)
-
-
-def find_device(name: torch.device | str | None) -> torch.device:
-    """The device called `name`, which must exist; for None the GPU where there is one, else the processor."""
-    if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ValueError(f"unknown device {name!r}: use 'cpu', 'cuda', or 'cuda:1' for a second GPU") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ValueError(
-            f"device {name!r} is not there, this machine has {torch.cuda.device_count()} CUDA GPUs: use 'cpu', "
-            "or in Colab choose Runtime, Change runtime type, T4 GPU"
-        )
-    return device
-
-
-def _free_bytes(device: torch.device) -> float:
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")

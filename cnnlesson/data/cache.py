@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from cnnlesson.data.image_set import ImageSet, TrainTest
-from cnnlesson.whole_file import whole_file
+from cnnlesson.runtime.atomic import whole_file
 
 
 def save_cache(data: TrainTest, path: Path, source: Path) -> TrainTest:

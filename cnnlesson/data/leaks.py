@@ -4,8 +4,8 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 
-from cnnlesson.data.batches import find_device
 from cnnlesson.data.image_set import ImageSet
+from cnnlesson.runtime.device import find_device
 
 THUMBNAIL = 8  # pixels, for a first look at all pairs
 PICTURE = 32  # pixels, for a second look at the pairs that are alike at first sight

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from matplotlib.typing import ColorType
 
-from cnnlesson.whole_file import whole_file
+from cnnlesson.runtime.atomic import whole_file
 
 # Colours of Okabe and Ito's palette ("Color universal design", 2008), which colour-blind readers tell apart. Some are
 # darkened: until a line stands out from white, and until those of one figure are far enough from each other for every

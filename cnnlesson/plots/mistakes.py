@@ -116,7 +116,7 @@ def plot_most_wrong(
 
     Args:
         image_set: the images.
-        labels, probabilities: what `cnnlesson.predictions.predict` gave for batches of them, in their order.
+        labels, probabilities: what `cnnlesson.training.predict` gave for batches of them, in their order.
         axes: ten, in any arrangement.
 
     Raises:

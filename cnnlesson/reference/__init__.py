@@ -17,8 +17,8 @@ import pandas as pd
 import torch
 
 from cnnlesson.data import ImageSet
-from cnnlesson.machine import threads
-from cnnlesson.whole_file import whole_file
+from cnnlesson.runtime.atomic import whole_file
+from cnnlesson.runtime.device import threads
 
 FOLDER = Path(__file__).parent
 

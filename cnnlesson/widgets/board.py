@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from cnnlesson.data.batches import Batches, watch_batches
 from cnnlesson.doctor import diagnose
-from cnnlesson.notebook import output_place
 from cnnlesson.plots import as_html, blank, history_text, plot_history
 from cnnlesson.results import duration
+from cnnlesson.runtime.display import output_place
 from cnnlesson.training import Epoch
 from cnnlesson.trial_run import one_line
 

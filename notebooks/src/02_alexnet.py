@@ -39,8 +39,7 @@ from cnnlesson.plots import (
     plot_most_wrong,
     show,
 )
-from cnnlesson.predictions import predict
-from cnnlesson.training import train
+from cnnlesson.training import predict, train
 from cnnlesson.widgets import explore_convolution, explore_layers, explore_network, live_board
 
 device = say_device()

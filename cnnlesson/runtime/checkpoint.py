@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cnnlesson.distributed import from_all_processes, rank_and_world_size, wait_for_all
-from cnnlesson.whole_file import make_folder, remove_unfinished, whole_file
+from cnnlesson.runtime.atomic import make_folder, remove_unfinished, whole_file
 
 
 class CheckpointError(OSError):

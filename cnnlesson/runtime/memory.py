@@ -1,12 +1,12 @@
-"""This machine: the device in words, its memory, and a setting that makes training on a processor faster."""
+"""The memory of the machine: reuse it, measure it, and say what to do when it runs out."""
 
 import ctypes
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-
-from cnnlesson.training import training_dtype
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # the numbers in glibc's malloc.h
 
@@ -26,22 +26,6 @@ def reuse_freed_memory() -> bool:
         return False
     largest = 2**31 - 1
     return bool(mallopt(_M_MMAP_THRESHOLD, largest)) and bool(mallopt(_M_TRIM_THRESHOLD, largest))
-
-
-def describe(device: torch.device) -> str:
-    """The device in words, with the type that networks compute in there."""
-    name = device.type.upper()
-    if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    elif device.type == "cpu":
-        name = f"a processor with {threads()} and no GPU"
-    return f"{name}, in {str(training_dtype(device)).removeprefix('torch.')}"
-
-
-def threads() -> str:
-    """How many threads torch has on the processor, such as "1 thread" and "2 threads"."""
-    number = torch.get_num_threads()
-    return f"{number} {'thread' if number == 1 else 'threads'}"
 
 
 def reset_peak_memory() -> None:
@@ -64,3 +48,18 @@ def peak_memory() -> int | None:
         if line.startswith("VmHWM:"):
             return 1024 * int(line.split()[1])  # "VmHWM:   123456 kB"
     return None
+
+
+@contextmanager
+def memory_advice(images: torch.Tensor) -> Iterator[None]:
+    """Says which batch was too large, and what to lower, where a step runs out of memory."""
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError on a GPU, a plain RuntimeError on a processor
+        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+            raise
+        batch_size, _, height, width = images.shape
+        raise torch.OutOfMemoryError(
+            f"out of memory on {images.device} with a batch of {batch_size} images of {height}×{width} pixels: "
+            f"lower batch_size (to {max(1, batch_size // 2)}, say) or image_size, or end other notebooks on this device"
+        ) from error
