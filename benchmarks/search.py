@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from cnnlesson.data import shapes, split, take
-from cnnlesson.exercise import Exercise, Images, Plan, Setting
+from cnnlesson.experiments.exercise import Exercise, Images, Plan, Setting
 from cnnlesson.runtime.device import describe, find_device
 from cnnlesson.runtime.memory import reuse_freed_memory
 

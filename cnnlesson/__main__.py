@@ -192,8 +192,8 @@ def not_negative(text: str) -> float:
 def run_exercise(options: argparse.Namespace) -> None:
     # Imported here, so that --help and a mistyped option answer at once.
     from cnnlesson.data import named_images, split, take
-    from cnnlesson.exercise import Images, Plan, Setting, forecast_exercise
-    from cnnlesson.exercise import run_exercise as run
+    from cnnlesson.experiments.exercise import Images, Plan, Setting, forecast_exercise
+    from cnnlesson.experiments.exercise import run_exercise as run
     from cnnlesson.runtime.memory import reuse_freed_memory
 
     if options.storage is not None and options.name is None:
@@ -253,8 +253,8 @@ def show_status(options: argparse.Namespace) -> None:
 
 
 def run_depth(options: argparse.Namespace) -> None:
-    from cnnlesson.depth import Recipe, networks
-    from cnnlesson.depth_run import run_depth as run
+    from cnnlesson.experiments.depth import Recipe, networks
+    from cnnlesson.experiments.depth_report import run_depth as run
 
     recipe = Recipe(options.epochs, options.batch_size, options.lr, options.weight_decay)
     chosen = [
@@ -267,8 +267,8 @@ def run_depth(options: argparse.Namespace) -> None:
 
 
 def run_deepen(options: argparse.Namespace) -> None:
-    from cnnlesson.depth import Network
-    from cnnlesson.depth_run import run_deepen as run
+    from cnnlesson.experiments.depth import Network
+    from cnnlesson.experiments.depth_report import run_deepen as run
 
     network = Network(options.depth, residual=False, seed=options.seed)
     run(load_cifar(options), network, options.to, options.epochs, options.lr, options.out, options.device)

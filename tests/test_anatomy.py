@@ -7,8 +7,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from cnnlesson.anatomy import arithmetic, layer_table, receptive_field
-from cnnlesson.audit import SLIDE
 from cnnlesson.models import AlexNet, Bottleneck, TwoTowerAlexNet, cifar_resnet, resnet18, resnet50
+from cnnlesson.reference.audit import SLIDE
 
 
 def test_alexnet_equals_the_slide_in_every_number_but_conv4s_flop():

@@ -1,7 +1,7 @@
 import re
 from math import prod
 
-from cnnlesson.audit import audit_caption, audit_slide
+from cnnlesson.reference.audit import audit_caption, audit_slide
 
 
 def value_of(formula: str) -> float:

@@ -7,8 +7,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cnnlesson.audit import SLIDE
 from cnnlesson.checks import alexnet as check
+from cnnlesson.reference.audit import SLIDE
 
 
 def make_alexnet(

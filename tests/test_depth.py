@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from conftest import jpeg, write_zip
 
-from cnnlesson import depth_run, reference
+from cnnlesson import reference
 from cnnlesson.__main__ import main
 from cnnlesson.data import Batches, ImageSet, TrainTest, image_folder, split
-from cnnlesson.depth import Network, Recipe, depth_experiment, networks
+from cnnlesson.experiments import depth_report
+from cnnlesson.experiments.depth import Network, Recipe, depth_experiment, networks
 from cnnlesson.training import evaluate
 
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -119,27 +120,27 @@ def test_the_command_writes_tables_with_records_networks_and_figures(run, archiv
 def test_a_finished_network_is_not_trained_again(run, monkeypatch, capsys):
     assert run("--kinds", "plain") == 0
     trained = []
-    experiment = depth_run.depth_experiment
+    experiment = depth_report.depth_experiment
 
     def watched(data, networks, *rest):
         trained.extend(map(str, networks))
         return experiment(data, networks, *rest)
 
-    monkeypatch.setattr(depth_run, "depth_experiment", watched)
+    monkeypatch.setattr(depth_report, "depth_experiment", watched)
     assert run() == 0
     assert trained == ["residual-8-seed-0"]
     assert "plain-8-seed-0 is in out/plain-8-seed-0.pt already" in capsys.readouterr().out
 
 
 def test_a_run_that_dies_leaves_no_half_network(run, monkeypatch, tmp_path):
-    experiment = depth_run.depth_experiment
+    experiment = depth_report.depth_experiment
 
     def dying(*arguments):
         yield next(experiment(*arguments))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(depth_run, "depth_experiment", dying)
+        patch.setattr(depth_report, "depth_experiment", dying)
         assert run() == 130
     assert list((tmp_path / "out").iterdir()) == []
     assert run() == 0

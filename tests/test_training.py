@@ -133,7 +133,7 @@ def test_float16_trains_with_scaled_gradients(monkeypatch, batches, val_batches)
     model = small_model()
     model[0].register_forward_hook(lambda layer, inputs, output: used.append(output.dtype))
     optimizer = sgd(model)
-    scaler = training._gradient_scaler(model)
+    scaler = runtime_device.gradient_scaler(model)
     assert scaler.is_enabled()
     losses = [train_one_epoch(model, batches, optimizer, scaler=scaler).loss for _ in range(10)]
     assert losses[-1] < losses[0] / 2

@@ -1,11 +1,9 @@
 """The images of the lesson: where they come from, how they are split, and how they reach the network."""
 
 from cnnlesson.data.batches import Batches
-from cnnlesson.data.cifar10 import cifar10
-from cnnlesson.data.folder import image_folder
 from cnnlesson.data.image_set import ImageSet, TrainTest
 from cnnlesson.data.leaks import find_leaks
-from cnnlesson.data.named import named_images
+from cnnlesson.data.sets import cifar10, image_folder, named_images
 from cnnlesson.data.shapes import shapes
 from cnnlesson.data.splits import k_folds, split, take
 from cnnlesson.data.tiny_imagenet import tiny_imagenet

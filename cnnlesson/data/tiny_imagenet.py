@@ -5,10 +5,8 @@ from pathlib import Path
 
 import torch
 
-from cnnlesson.data.cache import load_cache, save_cache
-from cnnlesson.data.decode import decode
 from cnnlesson.data.download import download
-from cnnlesson.data.files import Files
+from cnnlesson.data.files import Files, decode, load_cache, save_cache
 from cnnlesson.data.image_set import ImageSet, TrainTest
 
 # Stanford's course CS231n made the data set and publishes it; ImageNet's own site has the same file.

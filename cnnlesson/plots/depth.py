@@ -77,7 +77,7 @@ def plot_depth(results: pd.DataFrame, published: dict[int, float], ax: Axes | No
 
     Args:
         results: as `plot_depth_curves` takes them.
-        published: test error by depth of residual networks: `cnnlesson.depth.PUBLISHED_TEST_ERROR`.
+        published: test error by depth of residual networks: `cnnlesson.experiments.depth.PUBLISHED_TEST_ERROR`.
     """
     ax = ax or new_axes(WIDE)
     last = _last_errors(results)

@@ -24,7 +24,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from cnnlesson.anatomy import layer_table
-from cnnlesson.audit import audit_caption
 from cnnlesson.checks import alexnet as check
 from cnnlesson.data import Batches, split, take
 from cnnlesson.models import AlexNet, TwoTowerAlexNet
@@ -39,6 +38,7 @@ from cnnlesson.plots import (
     plot_most_wrong,
     show,
 )
+from cnnlesson.reference.audit import audit_caption
 from cnnlesson.training import predict, train
 from cnnlesson.widgets import explore_convolution, explore_layers, explore_network, live_board
 
@@ -286,7 +286,7 @@ check.erratum(erratum)
 # All other 90 figures of the slide follow. `audit_slide()` shows each with its arithmetic:
 
 # %% tags=["solution"]
-from cnnlesson.audit import audit_slide
+from cnnlesson.reference.audit import audit_slide
 
 audit = audit_slide()
 audit[~audit["agrees"]]

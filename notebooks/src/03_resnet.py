@@ -29,7 +29,7 @@ from cnnlesson import reference
 from cnnlesson.anatomy import layer_table
 from cnnlesson.checks import resnet as check
 from cnnlesson.data import Batches, split, take
-from cnnlesson.depth import PUBLISHED_TEST_ERROR
+from cnnlesson.experiments.depth import PUBLISHED_TEST_ERROR
 from cnnlesson.models import (
     BasicBlock,
     Bottleneck,

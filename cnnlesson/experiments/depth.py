@@ -80,7 +80,7 @@ def depth_experiment(
     A loss that is not finite ends a network's training, as in `cnnlesson.training.train`.
 
     Args:
-        data: images of 32×32 pixels, such as `cnnlesson.data.cifar10` gives.
+        data: images of 32×32 pixels, such as `cnnlesson.data.sets` gives.
         networks: for example `networks(depths=(20, 56), seeds=(0,))`.
         recipe: the same for all, so that they can be compared.
         device: such as "cpu" or "cuda"; None takes the GPU where there is one.

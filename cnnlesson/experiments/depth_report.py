@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from cnnlesson import plots, reference
 from cnnlesson.data import Batches, TrainTest, take
-from cnnlesson.depth import MOMENTUM, PUBLISHED_TEST_ERROR, Network, Recipe, depth_experiment
+from cnnlesson.experiments.depth import MOMENTUM, PUBLISHED_TEST_ERROR, Network, Recipe, depth_experiment
 from cnnlesson.models import cifar_resnet, insert_identity_blocks
 from cnnlesson.runtime.atomic import make_folder, whole_file
 from cnnlesson.runtime.device import find_device

@@ -1,0 +1,1 @@
+"""Whole experiments, as the shell runs them."""
