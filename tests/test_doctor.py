@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-from cnnlesson import doctor
 from cnnlesson.data import Batches, ImageSet
 from cnnlesson.doctor import diagnose
 from cnnlesson.runtime import device as runtime_device
@@ -292,7 +291,7 @@ def test_a_device_that_waits_is_named():
 
 
 def test_a_gpu_is_asked_while_the_training_goes_on(monkeypatch):
-    monkeypatch.setattr(doctor, "SAMPLE_SECONDS", 0.01)
+    monkeypatch.setattr(runtime_device, "SAMPLE_SECONDS", 0.01)
     answers = iter([20, 40] + 1000 * [30])
     monkeypatch.setattr(torch.cuda, "utilization", lambda device: next(answers))
     with busy_share(torch.device("cuda")) as busy:
@@ -304,7 +303,7 @@ def test_a_gpu_that_does_not_tell_gives_none(monkeypatch):
     def missing(device):
         raise ModuleNotFoundError("pynvml does not seem to be installed or it can't be imported.")
 
-    monkeypatch.setattr(doctor, "SAMPLE_SECONDS", 0.01)
+    monkeypatch.setattr(runtime_device, "SAMPLE_SECONDS", 0.01)
     monkeypatch.setattr(torch.cuda, "utilization", missing)
     with busy_share(torch.device("cuda")) as busy:
         time.sleep(0.1)

@@ -7,11 +7,10 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from cnnlesson import training
 from cnnlesson.data import Batches
 from cnnlesson.runtime import device as runtime_device
 from cnnlesson.runtime.memory import peak_memory, reset_peak_memory
-from cnnlesson.training import evaluate, train, train_one_epoch
+from cnnlesson.training import evaluate, predict, train, train_one_epoch
 
 
 def small_model() -> nn.Module:
@@ -242,3 +241,22 @@ def test_fused_sgd_equals_plain_sgd_when_the_scaler_skips_the_first_step():
         train_one_epoch(model, batches, optimizer, scaler=torch.amp.GradScaler("cpu"))
         weights.append(model.layer.weight.detach())
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-6, atol=1e-7)
+
+
+def test_predictions_come_in_the_order_of_the_set_and_agree_with_evaluate(image_set):
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.Linear(3 * 16 * 16, 3))
+    batches = Batches(image_set, batch_size=8, image_size=16, device="cpu")
+    labels, probabilities = predict(model.train(), batches)
+    assert torch.equal(labels, image_set.labels)
+    assert probabilities.shape == (30, 3) and probabilities.dtype == torch.float32
+    assert probabilities.sum(dim=1).tolist() == pytest.approx([1] * 30)
+    accuracy = (probabilities.argmax(dim=1) == labels).float().mean()
+    assert float(accuracy) == pytest.approx(evaluate(model, batches).accuracy)
+    assert not probabilities.requires_grad
+    assert torch.equal(predict(model, batches).probabilities, probabilities)  # dropout is off
+
+
+def test_predictions_of_no_batch_are_an_error():
+    with pytest.raises(ValueError, match="no batch to go through"):
+        predict(nn.Flatten(), [])

@@ -28,7 +28,7 @@ from cnnlesson.runtime.atomic import whole_file
 
 # Colours of Okabe and Ito's palette ("Color universal design", 2008), which colour-blind readers tell apart. Some are
 # darkened: until a line stands out from white, and until those of one figure are far enough from each other for every
-# kind of colour blindness. tests/test_palette.py measures both.
+# kind of colour blindness. tests/plots/test_palette.py measures both.
 TRAIN_COLOUR = "#C48700"  # from orange, #E69F00
 VAL_COLOUR = "#00649C"  # from blue, #0072B2
 TEST_COLOUR = "#009E73"  # bluish green

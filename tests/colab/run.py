@@ -112,8 +112,8 @@ def run_widget_tests(python: str, folder: Path) -> bool:
     """Whether the explorers follow their controls on Colab's ipywidgets too; the notebooks do not move them."""
     tests = shutil.copytree(LESSON / "tests", folder / "tests")
     options = ["--quiet", "-p", "no:cacheprovider", "--disable-warnings", f"--rootdir={tests}"]
-    chosen = [str(tests / "test_widgets.py"), str(tests / "test_board.py")]
-    command = [python, "-P", "-m", "pytest", *options, *chosen]
+    chosen = [str(tests / "widgets")]
+    command = [python, "-P", "-m", "pytest", *options, "--override-ini=pythonpath=.", *chosen]
     return subprocess.run(command, cwd=folder, env=environment()).returncode == 0
 
 

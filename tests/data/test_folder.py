@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import jpeg, write_zip
+from small_files import jpeg, write_zip
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.functional import pil_to_tensor
 

@@ -8,7 +8,7 @@ import zipfile
 import pytest
 import torch
 import torchvision
-from conftest import TRAIN_IMAGES, VAL_IMAGES, tiny_files, write_zip
+from small_files import TRAIN_IMAGES, VAL_IMAGES, tiny_files, write_zip
 from PIL import Image
 
 from cnnlesson.data import tiny_imagenet

@@ -8,12 +8,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import jpeg, write_zip
+from small_files import jpeg, write_zip
 
-from cnnlesson import exercise
 from cnnlesson.__main__ import main
 from cnnlesson.data import Batches, split, tiny_imagenet
 from cnnlesson.data.batches import watch_batches
+from cnnlesson.experiments import exercise
 from cnnlesson.models import resnet18
 from cnnlesson.training import evaluate, train
 

@@ -5,8 +5,8 @@ import re
 import pandas as pd
 import pytest
 import torch
+from formula import value_of
 from small_run import GRID, run
-from test_audit import value_of
 from torch import nn
 from torchvision import models
 

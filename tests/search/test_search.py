@@ -291,7 +291,7 @@ except OSError as error:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="this system cannot limit the size of files")
 def test_a_journal_that_the_system_does_not_let_grow_is_one_line_and_is_taken_up(storage, tmp_path):
-    script = SCRIPT.format(tests=str(Path(__file__).parent))
+    script = SCRIPT.format(tests=str(Path(__file__).parents[1]))
     process = subprocess.run([sys.executable, "-c", script, storage], capture_output=True, text=True)
     refused = [line for line in process.stdout.splitlines() if line.startswith("refused:")]
     assert refused == [

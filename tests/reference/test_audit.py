@@ -1,13 +1,8 @@
-import re
 from math import prod
 
+from formula import value_of
+
 from cnnlesson.reference.audit import audit_caption, audit_slide
-
-
-def value_of(formula: str) -> float:
-    """What a formula like (227 + 2·2 - 11) / 4 + 1 comes to."""
-    assert re.fullmatch(r"[\d·+\-/(). ]+", formula)
-    return eval(formula.replace("·", "*"))
 
 
 def test_the_caption_seven_of_nine_figures_follow():

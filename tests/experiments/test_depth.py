@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from conftest import jpeg, write_zip
+from small_files import jpeg, write_zip
 
 from cnnlesson import reference
 from cnnlesson.__main__ import main
