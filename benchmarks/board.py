@@ -18,7 +18,7 @@ import torch
 from cnnlesson.data import Batches, shapes, split, take
 from cnnlesson.models import resnet18
 from cnnlesson.runtime.device import describe
-from cnnlesson.runtime.display import output_place
+from cnnlesson.runtime.display import output_area
 from cnnlesson.training import train
 from cnnlesson.widgets import live_board
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--epochs", required=True, type=int, help="of each training")
     parser.add_argument("--repeats", type=int, default=3, help="trainings of each kind (3)")
     options = parser.parse_args()
-    if output_place() is None:
+    if output_area() is None:
         cell = nbformat.v4.new_code_cell(f"%run {' '.join(map(repr, sys.argv))}")
         nbclient.NotebookClient(nbformat.v4.new_notebook(cells=[cell]), timeout=None).execute()
         print("".join(output["text"] for output in cell.outputs if output["output_type"] == "stream"))

@@ -9,7 +9,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from cnnlesson.data.batches import Batches, watch_batches
-from cnnlesson.runtime.display import output_place
+from cnnlesson.runtime.display import output_area
 from cnnlesson.training import Epoch
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
@@ -29,7 +29,7 @@ class Progress:
     def __init__(self, num_points: int, num_ended: int, table: Callable[[], pd.DataFrame], here: bool, epochs: int = 1):
         self.table = table
         self.epochs = epochs
-        self.place = output_place()
+        self.place = output_area()
         # Without a notebook, bars are for a terminal alone (None): in a file they would be a line an update.
         off = num_ended == num_points or (None if self.place is None else False)
         self.grid = tqdm(total=num_points, initial=num_ended, desc="grid", bar_format=_BAR, disable=off)

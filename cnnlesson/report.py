@@ -21,8 +21,9 @@ from mistune.plugins.table import table_in_quote as tables_in_quotes
 
 from cnnlesson.plots import blank, outcomes, plot_grid, plot_trials, plot_weight_decay, trial_curves
 from cnnlesson.reference import files as measured_files
-from cnnlesson.results import at_point, best_point, count, grid_names, last_epochs
-from cnnlesson.runtime.atomic import make_folder, whole_file
+from cnnlesson.results import at_point, best_point, grid_names, last_epochs
+from cnnlesson.runtime.atomic import atomic_write, make_folder
+from cnnlesson.runtime.display import count
 
 AXES = ["lr", "batch_size"]  # of a heat map
 WORDS = {"lr": "learning rate"}  # of names that are no words when their underscores are spaces
@@ -136,7 +137,7 @@ def write(
     try:
         with ExitStack() as unfinished:
             for name, content in files.items():
-                unfinished.enter_context(whole_file(folder / name)).write_bytes(content)
+                unfinished.enter_context(atomic_write(folder / name)).write_bytes(content)
     except OSError as error:
         raise OSError(
             f"the report cannot be written into {folder} ({error.strerror}): make room, or name another folder"

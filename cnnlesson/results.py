@@ -42,15 +42,3 @@ def best_point(results: pd.DataFrame) -> dict | None:
         return None
     best = means.iloc[[means["val_accuracy"].idxmax()]]
     return best[names].to_dict("records")[0]
-
-
-def count(number: int, noun: str) -> str:
-    """Such as "1 trial" and "9 trials"."""
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def duration(seconds: float) -> str:
-    """Such as "45 seconds", "2.5 minutes" and "1.6 hours"."""
-    if seconds < 90:
-        return count(round(seconds), "second")
-    return f"{seconds / 60:.1f} minutes" if seconds < 90 * 60 else f"{seconds / 3600:.1f} hours"

@@ -18,9 +18,10 @@ import torch
 from cnnlesson.doctor import diagnose
 from cnnlesson.forecast import Cost, measure
 from cnnlesson.progress import Progress
-from cnnlesson.results import best_point, count, duration
+from cnnlesson.results import best_point
 from cnnlesson.runtime.atomic import remove_unfinished
 from cnnlesson.runtime.checkpoint import CheckpointError
+from cnnlesson.runtime.display import count, duration
 from cnnlesson.training import Epoch
 from cnnlesson.trial_run import TrialError, epochs_of
 from cnnlesson.trials import ENDED, TakenOverError, Trial, TrialStore, saved_points

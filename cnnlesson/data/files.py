@@ -10,7 +10,7 @@ from torchvision.io import ImageReadMode, decode_image
 from tqdm.auto import tqdm
 
 from cnnlesson.data.image_set import ImageSet, TrainTest
-from cnnlesson.runtime.atomic import whole_file
+from cnnlesson.runtime.atomic import atomic_write
 
 
 class Files:
@@ -125,7 +125,7 @@ def save_cache(data: TrainTest, path: Path, source: Path) -> TrainTest:
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
-        with whole_file(path) as unfinished:
+        with atomic_write(path) as unfinished:
             torch.save(content, unfinished)
     except (OSError, RuntimeError) as error:  # torch.save reports some failed writes as RuntimeError
         size = data.train.images.nbytes + data.test.images.nbytes

@@ -12,7 +12,7 @@ from cnnlesson import plots, reference
 from cnnlesson.data import Batches, TrainTest, take
 from cnnlesson.experiments.depth import MOMENTUM, PUBLISHED_TEST_ERROR, Network, Recipe, depth_experiment
 from cnnlesson.models import cifar_resnet, insert_identity_blocks
-from cnnlesson.runtime.atomic import make_folder, whole_file
+from cnnlesson.runtime.atomic import atomic_write, make_folder
 from cnnlesson.runtime.device import find_device
 from cnnlesson.signals import residual_sizes
 from cnnlesson.training import evaluate, train
@@ -76,7 +76,7 @@ def _train_network(
             for layer, norm in epoch.gradient_norms.items()
         ]
     weights = {name: tensor.cpu() for name, tensor in epoch.model.state_dict().items()}
-    with whole_file(network_path(out, network)) as unfinished:
+    with atomic_write(network_path(out, network)) as unfinished:
         torch.save(made | {"depth": depth, "gradients": gradients, "weights": weights}, unfinished)
 
 

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 from matplotlib.typing import ColorType
 
-from cnnlesson.runtime.atomic import whole_file
+from cnnlesson.runtime.atomic import atomic_write
 
 # Colours of Okabe and Ito's palette ("Color universal design", 2008), which colour-blind readers tell apart. Some are
 # darkened: until a line stands out from white, and until those of one figure are far enough from each other for every
@@ -126,7 +126,7 @@ def picture(shown: Figure | Axes | Iterable[Axes], alt: str) -> str:
 
 def save_figure(drawn: Figure, path: Path) -> None:
     """Write `drawn` as a PNG file; what stood at `path` stays until the new one is whole."""
-    with whole_file(path) as unfinished:
+    with atomic_write(path) as unfinished:
         drawn.savefig(unfinished, format="png", dpi=150)
 
 

@@ -17,7 +17,7 @@ import pandas as pd
 import torch
 
 from cnnlesson.data import ImageSet
-from cnnlesson.runtime.atomic import whole_file
+from cnnlesson.runtime.atomic import atomic_write
 from cnnlesson.runtime.device import threads
 
 FOLDER = Path(__file__).parent
@@ -61,7 +61,7 @@ def load(name: str, folder: Path = FOLDER) -> Reference:
 def save(name: str, table: pd.DataFrame, made: dict, folder: Path) -> None:
     """Write NAME.csv, and NAME.json with `made` and the table's digest, so that `load` reads them."""
     for filename, content in files(name, table, made).items():
-        with whole_file(folder / filename) as unfinished:
+        with atomic_write(folder / filename) as unfinished:
             unfinished.write_bytes(content)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 @contextmanager
-def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """Write a file beside `path`, under the name that comes back, and rename it to `path` when the block ends.
 
     What stood at `path` stays until then, also when the process dies or the disk is full, and a block that raises

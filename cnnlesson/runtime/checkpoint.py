@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from cnnlesson.distributed import from_all_processes, rank_and_world_size, wait_for_all
-from cnnlesson.runtime.atomic import make_folder, remove_unfinished, whole_file
+from cnnlesson.runtime.atomic import atomic_write, make_folder, remove_unfinished
 
 
 class CheckpointError(OSError):
@@ -69,7 +69,7 @@ class Checkpoint:
     def _write(self, content: dict) -> None:
         make_folder(self.path.parent)
         try:
-            with whole_file(self.path) as unfinished:
+            with atomic_write(self.path) as unfinished:
                 torch.save(content, unfinished)
         except (OSError, RuntimeError) as error:  # torch.save reports some failed writes as RuntimeError
             raise CheckpointError(

@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from cnnlesson.data.batches import Batches, watch_batches
 from cnnlesson.doctor import diagnose
 from cnnlesson.plots import as_html, blank, history_text, plot_history
-from cnnlesson.results import duration
-from cnnlesson.runtime.display import output_place
+from cnnlesson.runtime.display import duration, output_area
 from cnnlesson.training import Epoch
 from cnnlesson.trial_run import one_line
 
@@ -30,8 +29,8 @@ def live_board(epochs: Iterable[Epoch], num_classes: int | None = None) -> Itera
         epochs: what `train` gives.
         num_classes: lets the training doctor know what guessing is.
     """
-    place = output_place()
-    shown = _Lines() if place is None else _Board(picture=output_place(), words=place)
+    place = output_area()
+    shown = _Lines() if place is None else _Board(picture=output_area(), words=place)
     history = []
     with watch_batches(shown.batch):
         try:

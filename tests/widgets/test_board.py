@@ -26,11 +26,11 @@ class Place:
 def places(monkeypatch) -> list[Place]:
     places = []
 
-    def output_place() -> Place:
+    def output_area() -> Place:
         places.append(Place())
         return places[-1]
 
-    monkeypatch.setattr(board, "output_place", output_place)
+    monkeypatch.setattr(board, "output_area", output_area)
     return places
 
 
