@@ -47,8 +47,8 @@ lesson: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(PYTEST) --dist worksteal -m "not alone"
-	$(BIN)/python -m pytest -m alone
+	$(PYTEST) --dist worksteal -m "not serial"
+	$(BIN)/python -m pytest -m serial
 	CNNLESSON_TINY=1 CNNLESSON_CHECKS=untouched $(NBVAL) notebooks/*.ipynb
 ifneq ($(CHROMIUM),)
 	$(PYTEST) --dist worksteal --quiet tests/browser/test_lab.py

@@ -69,7 +69,7 @@ def test_the_projection_counts_the_work_of_the_layer_table():
     assert f"alexnet: {gigaflop:.2f} GFLOP an image" in result.stdout
 
 
-@pytest.mark.alone
+@pytest.mark.serial
 def test_batches_cost_little_of_an_epoch():
     train_set = take(shapes(seed=0).train, 640, seed=0)
     torch.manual_seed(0)

@@ -47,7 +47,7 @@ def test_a_linear_classifier_on_pixels_stays_below_45_percent(data):
     assert model.score(val_set.images.flatten(1) / 255, val_set.labels) < 0.45
 
 
-@pytest.mark.alone
+@pytest.mark.serial
 def test_resnet18_passes_85_percent_within_two_minutes_on_two_cores(data):
     torch.manual_seed(0)
     reuse_freed_memory()
