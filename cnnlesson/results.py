@@ -1,4 +1,4 @@
-"""What the table of a search's results says: a row a trial and epoch, as `cnnlesson.search.GridSearch.run` gives it."""
+"""What the results of a search mean: a table with a row per trial and epoch, as `cnnlesson.search.GridSearch` returns it."""
 
 from collections.abc import Mapping
 
@@ -6,16 +6,29 @@ import pandas as pd
 
 from cnnlesson.training import Epoch
 
-# The columns that are not names of the grid.
+ENDED = ("completed", "diverged", "failed")
+
+# The columns of a results table that are not names of the grid.
 OUTCOME_COLUMNS = [
     *("epoch" if name == "number" else name for name in Epoch.__dataclass_fields__),
     *("state", "reason"),
 ]
 
 
+def column_of(name: str) -> str:
+    """The column of a grid's name: the name itself, or such as "grid_epochs" if an outcome's column has that name."""
+    return f"grid_{name}" if name in OUTCOME_COLUMNS else name
+
+
+def name_of(column: str) -> str:
+    """The grid's name that a column holds, the inverse of `column_of`."""
+    name = column.removeprefix("grid_")
+    return name if name in OUTCOME_COLUMNS else column
+
+
 def grid_names(results: pd.DataFrame) -> list[str]:
     """The columns that make a point of the grid, such as lr, batch_size and weight_decay."""
-    return [name for name in results.columns if name not in (*OUTCOME_COLUMNS, "model")]
+    return [column for column in results.columns if column not in OUTCOME_COLUMNS]
 
 
 def last_epochs(results: pd.DataFrame) -> pd.DataFrame:
@@ -25,20 +38,48 @@ def last_epochs(results: pd.DataFrame) -> pd.DataFrame:
 
 def at_point(results: pd.DataFrame, point: Mapping[str, float]) -> pd.DataFrame:
     """The rows of one point; a name that `point` lacks, such as the seed, may have any value."""
-    return results[(results[list(point)] == pd.Series(point)).all(axis=1)]
+    wanted = pd.Series({column_of(name): value for name, value in point.items()})
+    return results[(results[list(wanted.index)] == wanted).all(axis=1)]
 
 
-def best_point(results: pd.DataFrame) -> dict | None:
-    """The point whose trial completed with the highest validation accuracy, or None where none completed.
+def unfinished(results: pd.DataFrame) -> list[dict]:
+    """The points of a table that have not ended: those waiting, running or interrupted."""
+    columns = grid_names(results)
+    last = last_epochs(results)
+    points = last.loc[~last["state"].isin(ENDED), columns].to_dict("records")
+    return [{name_of(column): value for column, value in point.items()} for point in points]
 
-    Where points were tried with several seeds, all of them must have completed, their mean counts, and the seed is not
-    part of the point. The first in the table wins a tie.
+
+def best_point(results: pd.DataFrame, allow_unfinished: bool = False) -> dict | None:
+    """The point whose trial completed with the highest validation accuracy, or None if no trial completed.
+
+    With several seeds per point, all of them must have completed, their mean counts, and the seed is not part of the
+    point. The first in the table wins a tie.
+
+    Raises:
+        ValueError: a point has not ended. The best of an unfinished table could be another one tomorrow; it is
+            returned only with `allow_unfinished`.
     """
-    names = [name for name in grid_names(results) if name != "seed"]
+    missing = [] if allow_unfinished else unfinished(results)
+    if missing:
+        raise ValueError(
+            f"{len(missing)} {'point has' if len(missing) == 1 else 'points have'} not ended, such as {words(missing[0])}: "
+            "run the search to its end, or ask for the best so far with allow_unfinished=True"
+        )
+    columns = [column for column in grid_names(results) if column != "seed"]
     last = last_epochs(results).assign(completed=lambda trials: trials["state"] == "completed")
-    means = last.groupby(names, sort=False, as_index=False).agg({"val_accuracy": "mean", "completed": "all"})
+    means = last.groupby(columns, sort=False, as_index=False).agg({"val_accuracy": "mean", "completed": "all"})
     means = means[means["completed"]].reset_index(drop=True)
     if means.empty:
         return None
-    best = means.iloc[[means["val_accuracy"].idxmax()]]
-    return best[names].to_dict("records")[0]
+    best = means.iloc[[means["val_accuracy"].idxmax()]][columns].to_dict("records")[0]
+    return {name_of(column): value for column, value in best.items()}
+
+
+def words(point: Mapping[str, float]) -> str:
+    """A point as text, such as "lr 0.1, batch size 16"."""
+    return ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in point.items())
+
+
+def _number(value: float) -> str:
+    return str(value) if isinstance(value, int) else f"{value:.12g}"
