@@ -8,12 +8,11 @@ import torch
 from torch import nn
 
 from cnnlesson.data import Batches, TrainTest
+from cnnlesson.experiments.trial import MOMENTUM
 from cnnlesson.models import cifar_resnet
 from cnnlesson.models.resnet import cifar_blocks_per_stage
 from cnnlesson.signals import gradient_norms
 from cnnlesson.training import train
-
-MOMENTUM = 0.9  # of stochastic gradient descent, as in the paper
 
 # Test error of residual networks on CIFAR-10 by depth, from table 6 of the paper.
 PUBLISHED_TEST_ERROR = {20: 0.0875, 32: 0.0751, 44: 0.0717, 56: 0.0697, 110: 0.0643}

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 from cnnlesson import plots, reference
 from cnnlesson.data import Batches, TrainTest, take
-from cnnlesson.experiments.depth import MOMENTUM, PUBLISHED_TEST_ERROR, Network, Recipe, depth_experiment
+from cnnlesson.experiments.depth import PUBLISHED_TEST_ERROR, Network, Recipe, depth_experiment
+from cnnlesson.experiments.trial import MOMENTUM
 from cnnlesson.models import cifar_resnet, insert_identity_blocks
 from cnnlesson.runtime.atomic import atomic_write, make_folder
 from cnnlesson.runtime.device import find_device
