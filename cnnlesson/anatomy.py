@@ -4,14 +4,17 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def layer_table(model: nn.Module, input_shape: tuple[int, int, int]) -> pd.DataFrame:
+
+def layer_table(model: nn.Module, input_shape: tuple[int, int, int]) -> "pd.DataFrame":
     """A row a layer, in the columns of the lesson's slide, and a last row with the totals.
 
     A layer has a row when it has parameters or changes the shape of what goes through it; ReLU and dropout do
@@ -29,6 +32,8 @@ def layer_table(model: nn.Module, input_shape: tuple[int, int, int]) -> pd.DataF
             image of zeros, in evaluation mode, and left as it was.
         input_shape: (channels, height, width) of one image, with height equal to width.
     """
+    import pandas as pd
+
     channels, height, width = input_shape
     if height != width:
         raise ValueError(f"the table has one column for height and width: give a square image, not {height}×{width}")
@@ -228,11 +233,13 @@ def _positive_weights(model: nn.Module) -> dict[str, torch.Tensor]:
     return weights
 
 
-def arithmetic(layer: nn.Module, row: pd.Series) -> dict[str, str]:
+def arithmetic(layer: nn.Module, row: "pd.Series") -> dict[str, str]:
     """How out_size, memory_kb, params_k and flop_m of a row of `layer_table` follow from the layer, as text.
 
     A column is left out where nothing is worked out, such as the out_size of a fully-connected layer.
     """
+    import pandas as pd
+
     row = {name: value if pd.isna(value) or value % 1 else int(value) for name, value in row.items()}
     outputs = [row["out_channels"]] if pd.isna(row["out_size"]) else [row["out_channels"], *[row["out_size"]] * 2]
     how = {"memory_kb": f"{product_text(outputs)}·4 / 1024 = {row['memory_kb']:g}"}

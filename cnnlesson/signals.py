@@ -3,14 +3,17 @@
 import copy
 import functools
 import math
+from typing import TYPE_CHECKING
 
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from cnnlesson.models import BasicBlock, Bottleneck
 from cnnlesson.models.resnet import PlainBlock
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def gradient_norms(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
@@ -56,7 +59,7 @@ def activation_sizes(model: nn.Module, images: torch.Tensor) -> dict[str, float]
 
 
 @torch.no_grad()
-def residual_sizes(model: nn.Module, images: torch.Tensor) -> pd.DataFrame:
+def residual_sizes(model: nn.Module, images: torch.Tensor) -> "pd.DataFrame":
     """How much each residual block of a network adds to what it receives: a row a block, from the images on.
 
     Columns: block, its name; x_size, of what the shortcut carries, which is x or, where the shape changes, x brought
@@ -70,6 +73,8 @@ def residual_sizes(model: nn.Module, images: torch.Tensor) -> pd.DataFrame:
     Raises:
         ValueError: the model has no residual block.
     """
+    import pandas as pd
+
     model = copy.deepcopy(model).eval()
     rows = []
 

@@ -1,11 +1,15 @@
 """Pictures that are in two sets at once: a network is then tested on what it may have learned by heart."""
 
-import pandas as pd
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 
 from cnnlesson.data.image_set import ImageSet
 from cnnlesson.runtime.device import find_device
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 THUMBNAIL = 8  # pixels, for a first look at all pairs
 PICTURE = 32  # pixels, for a second look at the pairs that are alike at first sight
@@ -21,7 +25,7 @@ NEAR = 0.25
 CHUNK = 500  # pictures or pairs at a time
 
 
-def find_leaks(train: ImageSet, other: ImageSet, device: torch.device | str | None = None) -> pd.DataFrame:
+def find_leaks(train: ImageSet, other: ImageSet, device: torch.device | str | None = None) -> "pd.DataFrame":
     """The pictures of `other` that are in `train` too: a row a pair, the most alike first.
 
     The columns are train_index, other_index, kind and distance. kind is "exact" where every pixel is equal, and "near"
@@ -40,6 +44,8 @@ def find_leaks(train: ImageSet, other: ImageSet, device: torch.device | str | No
     Raises:
         ValueError: the two sets have images of different sizes.
     """
+    import pandas as pd
+
     if train.images.shape[1:] != other.images.shape[1:]:
         raise ValueError(
             f"both sets must have images of one size, got {tuple(train.images.shape)} and {tuple(other.images.shape)}"

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 
 import torch
-from sklearn.model_selection import StratifiedKFold, train_test_split
 
 from cnnlesson.data.image_set import ImageSet
 
@@ -31,6 +30,8 @@ def take(image_set: ImageSet, num_images: int, seed: int) -> ImageSet:
 
 
 def _split_indices(image_set: ImageSet, fractions: Sequence[float], seed: int) -> list[torch.Tensor]:
+    from sklearn.model_selection import train_test_split
+
     if not fractions or min(fractions) <= 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ValueError(f"fractions must be positive and add up to 1, got {tuple(fractions)}")
     _need_images_of_each_class(image_set, len(fractions))
@@ -59,6 +60,8 @@ def k_folds(image_set: ImageSet, k: int, seed: int) -> Iterator[tuple[ImageSet, 
     The folds are stratified, and the same seed gives the same folds. Each pair is made when it is asked for, since
     k copies of a large set would not fit in memory.
     """
+    from sklearn.model_selection import StratifiedKFold
+
     if not 2 <= k <= len(image_set):
         raise ValueError(f"k must be from 2 to the number of images ({len(image_set)}), got {k}")
     _need_images_of_each_class(image_set, k)
