@@ -1,4 +1,4 @@
-"""What depth does: plain and residual networks on 32×32 images, after section 4.2 of He et al. (2015)."""
+"""The effect of depth on plain and residual networks for 32×32 images, after section 4.2 of He et al. (2015)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from cnnlesson.models.resnet import cifar_blocks_per_stage
 from cnnlesson.signals import gradient_norms
 from cnnlesson.training import train
 
-# Test error of residual networks on CIFAR-10 by depth, from table 6 of the paper.
+# Test error of residual networks on CIFAR-10, by depth, from Table 6 of the paper.
 PUBLISHED_TEST_ERROR = {20: 0.0875, 32: 0.0751, 44: 0.0717, 56: 0.0697, 110: 0.0643}
 
 
@@ -24,7 +24,7 @@ class Network:
 
     depth: int
     residual: bool
-    seed: int  # of the first weights, the order of the images and their augmentation
+    seed: int  # of the initial weights, the order of the images and their augmentation
 
     def __str__(self) -> str:
         return f"{'residual' if self.residual else 'plain'}-{self.depth}-seed-{self.seed}"
@@ -34,39 +34,39 @@ class Network:
 class Recipe:
     """How every network of the experiment is trained.
 
-    The paper's recipe, but for the learning rate: it rises to `lr` and falls to 0 in one cycle of any length, where
-    the paper's stays at 0.1 for 32,000 steps, and needs 32,000 more at a tenth and a hundredth of it.
+    This is the paper's recipe with another learning rate schedule. Here the learning rate rises to `lr` and falls to 0
+    in one cycle, which can be short. The paper trains for 32,000 steps at 0.1, then for 32,000 more at 0.01 and 0.001.
     """
 
     epochs: int
     batch_size: int
-    lr: float  # the highest
+    lr: float  # the maximum
     weight_decay: float
 
 
 @dataclass(frozen=True, eq=False)
 class DepthEpoch:
-    """What one pass over the training images gave; losses as in `cnnlesson.training.Epoch`."""
+    """The results of one pass over the training images. Losses are as in `cnnlesson.training.Epoch`."""
 
     network: Network
-    model: nn.Module  # as it is now; it goes on training when the next epoch is asked for
-    number: int  # 1 for the first
-    train_error: float  # share of images between 0 and 1, taken while the weights change
+    model: nn.Module  # in its current state; the next epoch continues to train it
+    number: int  # 1-based
+    train_error: float  # fraction of the images, from 0 to 1, measured while the weights change
     test_error: float
     train_loss: float
     test_loss: float
-    learning_rate: float  # of the first step
+    learning_rate: float  # at the first step
     gradient_norms: dict[str, float]  # before the first step: see `cnnlesson.signals.gradient_norms`
 
 
 def networks(depths: Sequence[int], seeds: Sequence[int]) -> list[Network]:
-    """The plain and the residual network of every depth and seed, the quickest to train first.
+    """The plain and the residual network of each depth and seed, from the shallowest to the deepest.
 
     Raises:
         ValueError: a depth is not 6n + 2.
     """
     for depth in depths:
-        cifar_blocks_per_stage(depth)  # raises: better now than when the other depths are trained
+        cifar_blocks_per_stage(depth)  # raises here, before any network is trained
     return [Network(depth, residual, seed) for depth, seed, residual in product(sorted(depths), seeds, (False, True))]
 
 
@@ -75,21 +75,23 @@ def depth_experiment(
 ) -> Iterator[DepthEpoch]:
     """Train each of `networks` from scratch, and yield a `DepthEpoch` after each pass over the training images.
 
-    Training images are flipped and shifted at random. The test images decide nothing: there is no choice to make.
-    A loss that is not finite ends a network's training, as in `cnnlesson.training.train`.
+    Training images are flipped and shifted at random. There is no validation set, because nothing is selected by its
+    error. A loss that is not finite ends the training of a network, as in `cnnlesson.training.train`.
 
     Args:
-        data: images of 32×32 pixels, such as `cnnlesson.data.sets` gives.
+        data: images of 32×32 pixels, such as those of `cnnlesson.data.cifar10`.
         networks: for example `networks(depths=(20, 56), seeds=(0,))`.
-        recipe: the same for all, so that they can be compared.
-        device: such as "cpu" or "cuda"; None takes the GPU where there is one.
+        recipe: the same for all networks, so that you can compare them.
+        device: such as "cpu" or "cuda"; None uses the GPU if there is one.
 
     Raises:
-        ValueError: the images are of another size.
+        ValueError: the images have another size.
     """
     height, width = data.train.images.shape[2:]
     if (height, width) != (32, 32):
-        raise ValueError(f"the depth experiment takes images of 32×32 pixels, as CIFAR-10's, got {height}×{width}")
+        raise ValueError(
+            f"the depth experiment expects images of 32×32 pixels, such as CIFAR-10's, got {height}×{width}"
+        )
     num_classes = len(data.train.classes)
     test_batches = Batches(data.test, min(500, len(data.test)), 32, device=device)
     for network in networks:

@@ -1,4 +1,4 @@
-"""The depth experiment from a shell: it trains what is missing, keeps every network, and writes tables and figures."""
+"""The depth experiment from a shell: train the missing networks, save them, and write tables and figures."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -15,6 +15,7 @@ from cnnlesson.experiments.trial import MOMENTUM
 from cnnlesson.models import cifar_resnet, insert_identity_blocks
 from cnnlesson.runtime.atomic import atomic_write, make_folder
 from cnnlesson.runtime.device import find_device
+from cnnlesson.runtime.display import count
 from cnnlesson.signals import residual_sizes
 from cnnlesson.training import evaluate, train
 
@@ -28,15 +29,16 @@ def run_depth(
     command: str,
     device: str | None = None,
 ) -> None:
-    """Train each of `networks`, and write what they did into the folder `out`.
+    """Train each of `networks`, and write the results to the folder `out`.
 
-    It gets a file a network (NETWORK.pt: its weights, its curves and how they were made), the tables depth.csv,
-    gradients.csv and residual_sizes.csv, each with its record as `cnnlesson.reference` describes it, and a figure of
-    each. A network whose file is there is not trained again, so several processes can share the folder and the work.
+    The results are one file per network (NETWORK.pt with its weights, its curves, and how it was trained), the tables
+    depth.csv, gradients.csv and residual_sizes.csv, each with a record as described in `cnnlesson.reference`, and
+    figures of them. A network whose file exists is not trained again, so several processes can share the folder.
 
     Args:
-        data: images of 32×32 pixels; `name` says in the record and the figures which.
-        command: what was typed, for the record.
+        data: images of 32×32 pixels.
+        name: of the images, for the record and the figures.
+        command: the command line, for the record.
     """
     make_folder(out)
     settings = dataclasses.asdict(recipe) | {"images_sha256": reference.images_digest(*data)}
@@ -44,7 +46,7 @@ def run_depth(
     finished = [network for network in networks if network_path(out, network).exists()]
     for network in finished:
         _check_settings(out, network, settings)
-        print(f"{network} is in {network_path(out, network)} already and is not trained again")
+        print(f"{network_path(out, network)} exists: {network} is not trained again")
     for network in networks:
         if network not in finished:
             _train_network(data, network, recipe, out, made, device)
@@ -62,7 +64,7 @@ def run_depth(
 def _train_network(
     data: TrainTest, network: Network, recipe: Recipe, out: Path, made: dict, device: str | None
 ) -> None:
-    """Train one network, print a line an epoch, and save it when it is trained."""
+    """Train one network, print one line per epoch, and save the network at the end."""
     depth, gradients = [], []
     for epoch in depth_experiment(data, [network], recipe, device):
         print(
@@ -87,24 +89,26 @@ def _check_settings(out: Path, network: Network, settings: dict) -> None:
     if different:
         raise ValueError(
             f"{network_path(out, network)} was trained with other settings ({', '.join(different)}): "
-            "name another folder with --out, or delete it"
+            "choose another folder with --out, or delete the file"
         )
 
 
 def load_network(out: Path, network: Network) -> dict:
-    """What `run_depth` saved of a network: settings, circumstances, depth, gradients (rows of the tables), weights.
+    """What `run_depth` saved: a network's settings, circumstances, depth, gradients (rows of the tables) and weights.
 
     Raises:
-        FileNotFoundError: it is not there.
+        FileNotFoundError: the file does not exist.
         ValueError: the file is damaged.
     """
     path = network_path(out, network)
     if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: train that network first, with python -m cnnlesson depth")
+        raise FileNotFoundError(f"{path} does not exist: train that network first with python -m cnnlesson depth")
     try:
         return torch.load(path, weights_only=True)
-    except Exception as error:  # whatever a damaged file raises
-        raise ValueError(f"{path} is damaged ({type(error).__name__}): delete it, and it is trained anew") from error
+    except Exception as error:  # a damaged file raises errors of many types
+        raise ValueError(
+            f"{path} is damaged ({type(error).__name__}): delete it and train that network again"
+        ) from error
 
 
 def network_path(out: Path, network: Network) -> Path:
@@ -125,7 +129,7 @@ def _report(data: TrainTest, name: str, files: dict, record: dict, out: Path, de
     ax = plots.plot_depth(depth, PUBLISHED_TEST_ERROR, plots.blank(size=plots.WIDE))
     _save(ax.figure, f"{name}, {record['epochs']} epochs", out / "depth.png")
 
-    print("\nnorm of the gradient")
+    print("\ngradient norms")
     print(plots.gradient_norms_text(gradients))
     axes = plots.plot_gradient_norms(gradients, plots.blank(1, 2, plots.WIDE, sharey=True))
     _save(axes[0].figure, name, out / "gradients.png")
@@ -136,7 +140,7 @@ def _report(data: TrainTest, name: str, files: dict, record: dict, out: Path, de
         images, _ = next(iter(Batches(data.test, min(500, len(data.test)), 32, device=device)))
         model = _build(network, len(data.train.classes), files[network]).to(images.device)
         tables["residual_sizes"] = sizes = residual_sizes(model, images)
-        print(f"\nroot mean square in {network}")
+        print(f"\nroot mean squares in the blocks of {network}")
         print(plots.residual_sizes_text(sizes))
         ax = plots.plot_residual_sizes(sizes, plots.blank())
         _save(ax.figure, f"{network.depth} layers, trained on {name}", out / "residual_sizes.png")
@@ -159,17 +163,19 @@ def _build(network: Network, num_classes: int, file: dict) -> torch.nn.Module:
 def run_deepen(
     data: TrainTest, network: Network, depth: int, epochs: int, lr: float, out: Path, device: str | None = None
 ) -> None:
-    """Make a plain network that `run_depth` trained `depth` layers deep with identity blocks, and train it on.
+    """Deepen a plain network that `run_depth` trained to `depth` layers with identity blocks, and continue training.
 
-    Prints how far the outputs of the two are apart, and the errors before, after, and after each further epoch, in
-    which the batch size and the weight decay are those of `run_depth`. Training error is taken without augmentation,
+    Print how much the logits of the two networks differ, then the errors of both and those after each further epoch.
+    The batch size and the weight decay stay those of `run_depth`. The training error is measured without augmentation
     on at most 10,000 of the training images.
     """
     file = load_network(out, network)
     blocks_per_stage, rest = divmod(depth - network.depth, 6)
     if rest or blocks_per_stage < 1:
         first = network.depth + 6
-        raise ValueError(f"{network.depth} layers can be made {first}, {first + 6}, {first + 12}, ..., got {depth}")
+        raise ValueError(
+            f"{network.depth} layers can be deepened to {first}, {first + 6}, {first + 12}, ... layers, got {depth}"
+        )
     batch_size, weight_decay = file["settings"]["batch_size"], file["settings"]["weight_decay"]
     train_batches = Batches(data.train, batch_size, 32, seed=network.seed, augment=True, device=device)
     seen_batches = Batches(take(data.train, 10_000, seed=0), min(500, len(data.train)), 32, device=device)
@@ -184,19 +190,20 @@ def run_deepen(
             logits = shallow(images)  # (N, num_classes)
             differences.append((deeper(images) - logits).abs().max())
             sizes.append(logits.abs().max())
-    print(f"{network} with {blocks_per_stage} identity blocks at the end of each stage has {depth} layers")
-    print(f"largest difference of their logits: {max(differences):.1e} (the largest logit is {max(sizes):.1f})")
+    added = count(blocks_per_stage, "identity block")
+    print(f"{network} with {added} at the end of each stage has {depth} layers")
+    print(f"largest difference between their logits: {max(differences):.1e} (largest logit: {max(sizes):.1f})")
 
-    def say(what: str, model: torch.nn.Module) -> None:
+    def print_errors(what: str, model: torch.nn.Module) -> None:
         seen, unseen = evaluate(model, seen_batches), evaluate(model, test_batches)
         print(f"{what}: training error {1 - seen.accuracy:.2%}, test error {1 - unseen.accuracy:.2%}", flush=True)
 
-    say(f"{network.depth} layers", shallow)
-    say(f"{depth} layers, by construction", deeper)
+    print_errors(f"{network.depth} layers", shallow)
+    print_errors(f"{depth} layers, by construction", deeper)
     optimizer = torch.optim.SGD(deeper.parameters(), lr=lr, momentum=MOMENTUM, weight_decay=weight_decay, fused=True)
     for epoch in train(deeper, train_batches, test_batches, optimizer, epochs):
-        say(f"{depth} layers, after epoch {epoch.number} at learning rate {lr:g}", deeper)
+        print_errors(f"{depth} layers, after epoch {epoch.number} at learning rate {lr:g}", deeper)
     from_scratch = dataclasses.replace(network, depth=depth)
     if network_path(out, from_scratch).exists():
         model = _build(from_scratch, len(data.train.classes), load_network(out, from_scratch)).to(probe.device)
-        say(f"{depth} layers, trained from scratch as the {network.depth} were", model)
+        print_errors(f"{depth} layers, trained from scratch", model)

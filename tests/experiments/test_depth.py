@@ -1,4 +1,4 @@
-"""What depth does: the experiment, and python -m cnnlesson depth ... as a student types it."""
+"""The depth experiment, and python -m cnnlesson depth ... as a student types it."""
 
 import json
 
@@ -19,20 +19,20 @@ RECIPE = Recipe(epochs=2, batch_size=16, lr=0.1, weight_decay=1e-4)
 
 @pytest.fixture(scope="module")
 def archive(tmp_path_factory):
-    """Sixty images of 32×32 in two classes, 40 to train on and 20 to test."""
+    """Sixty images of 32×32 pixels in two classes: 40 for training and 20 for testing."""
     random = np.random.default_rng(0)
     files = {
-        f"{part}/{name}/{number}.jpg": jpeg(random, size=32)
+        f"{part}/{name}/{index}.jpg": jpeg(random, size=32)
         for part, count in (("train", 20), ("test", 10))
         for name in ("frog", "airplane")
-        for number in range(count)
+        for index in range(count)
     }
     return write_zip(tmp_path_factory.mktemp("depth") / "small.zip", files, top="small/")
 
 
 @pytest.fixture
 def run(archive, tmp_path, monkeypatch):
-    """Run plain and residual networks of 8 layers for two epochs; further options come last, and win."""
+    """Train a plain and a residual network of 8 layers for two epochs; further options override these."""
     monkeypatch.chdir(tmp_path)
 
     def run(*options: str) -> int:
@@ -48,17 +48,17 @@ def test_every_depth_and_seed_has_a_plain_and_a_residual_network():
     assert len(names) == 8
 
 
-def test_a_wrong_depth_is_told_before_anything_is_trained():
+def test_a_wrong_depth_is_reported_before_anything_is_trained():
     with pytest.raises(ValueError, match=r"depth must be 6n \+ 2.* got 21"):
         networks(depths=(20, 21), seeds=(0,))
 
 
 def test_images_of_another_size_are_refused(image_set):
-    with pytest.raises(ValueError, match="takes images of 32×32 pixels, as CIFAR-10's, got 16×16"):
+    with pytest.raises(ValueError, match="expects images of 32×32 pixels, such as CIFAR-10's, got 16×16"):
         next(depth_experiment(TrainTest(image_set, image_set), networks((8,), (0,)), RECIPE, "cpu"))
 
 
-def test_the_errors_are_those_of_the_networks(archive):
+def test_the_errors_are_those_of_the_yielded_networks(archive):
     data = image_folder(archive)
     test_batches = Batches(data.test, 20, 32, device="cpu")
     epochs = []
@@ -71,21 +71,21 @@ def test_the_errors_are_those_of_the_networks(archive):
         ("residual-8-seed-0", 1),
         ("residual-8-seed-0", 2),
     ]
-    assert epochs[0].learning_rate == pytest.approx(0.1 / 25)  # where torch's OneCycleLR starts
+    assert epochs[0].learning_rate == pytest.approx(0.1 / 25)  # the start of torch's OneCycleLR
     assert list(epochs[0].gradient_norms)[-1] == "fc"
     assert epochs[0].gradient_norms != epochs[1].gradient_norms
 
 
 @pytest.mark.parametrize("residual", [False, True])
-def test_the_networks_learn_and_a_run_repeats_to_the_bit(image_set, residual):
+def test_the_networks_learn_and_runs_are_bitwise_identical(image_set, residual):
     large = image_set.images.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)  # 16×16 to 32×32
-    coloured = ImageSet(large, image_set.labels, image_set.classes)
-    data = TrainTest(*split(coloured, (0.6, 0.4), seed=0))
+    enlarged = ImageSet(large, image_set.labels, image_set.classes)
+    data = TrainTest(*split(enlarged, (0.6, 0.4), seed=0))
     recipe = Recipe(epochs=20, batch_size=6, lr=0.05, weight_decay=1e-4)
     first, second = (list(depth_experiment(data, [Network(8, residual, seed=0)], recipe, "cpu")) for _ in range(2))
     assert [epoch.test_loss for epoch in first] == [epoch.test_loss for epoch in second]
     assert first[-1].test_loss < first[0].test_loss
-    assert first[-1].test_error <= 0.1  # each class has a colour of its own
+    assert first[-1].test_error <= 0.1  # each class has its own colour
 
 
 def test_the_command_writes_tables_with_records_networks_and_figures(run, archive, tmp_path, capsys):
@@ -111,9 +111,9 @@ def test_the_command_writes_tables_with_records_networks_and_figures(run, archiv
     assert reference.load("residual_sizes", out).table["block"].tolist() == ["layer1.0", "layer2.0", "layer3.0"]
     for name in ("curves", "depth", "gradients", "residual_sizes"):
         assert (out / f"{name}.png").read_bytes().startswith(PNG)
-    said = capsys.readouterr().out
-    assert "residual-8-seed-0, epoch 2 of 2: training error" in said
-    assert "residual, test error as published (He et al., 2015): 20 layers 8.75%" in said
+    output = capsys.readouterr().out
+    assert "residual-8-seed-0, epoch 2 of 2: training error" in output
+    assert "residual, test error as published (He et al., 2015): 20 layers 8.75%" in output
     assert not list(out.glob("*.unfinished"))
 
 
@@ -129,30 +129,30 @@ def test_a_finished_network_is_not_trained_again(run, monkeypatch, capsys):
     monkeypatch.setattr(depth_report, "depth_experiment", watched)
     assert run() == 0
     assert trained == ["residual-8-seed-0"]
-    assert "plain-8-seed-0 is in out/plain-8-seed-0.pt already" in capsys.readouterr().out
+    assert "out/plain-8-seed-0.pt exists: plain-8-seed-0 is not trained again" in capsys.readouterr().out
 
 
-def test_a_run_that_dies_leaves_no_half_network(run, monkeypatch, tmp_path):
+def test_an_interrupted_run_leaves_no_partial_file(run, monkeypatch, tmp_path):
     experiment = depth_report.depth_experiment
 
-    def dying(*arguments):
+    def interrupted(*arguments):
         yield next(experiment(*arguments))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(depth_report, "depth_experiment", dying)
+        patch.setattr(depth_report, "depth_experiment", interrupted)
         assert run() == 130
     assert list((tmp_path / "out").iterdir()) == []
     assert run() == 0
 
 
-def test_a_network_trained_otherwise_is_not_mixed_in(run, capsys):
+def test_a_network_with_other_settings_is_refused(run, capsys):
     assert run("--kinds", "plain") == 0
     assert run("--epochs", "1", "--lr", "0.2") == 2
     assert "out/plain-8-seed-0.pt was trained with other settings (epochs, lr)" in capsys.readouterr().err
 
 
-def test_a_damaged_network_is_named(run, tmp_path, capsys):
+def test_a_damaged_file_is_named(run, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "plain-8-seed-0.pt").write_bytes(b"half a file")
     assert run() == 2
@@ -178,25 +178,25 @@ def deepen(archive, *options: str) -> int:
     return main([*words.split(), *options])
 
 
-def test_a_deeper_network_by_construction_does_what_the_shallower_one_does(run, archive, capsys):
+def test_the_deepened_network_has_the_outputs_of_the_shallow_one(run, archive, capsys):
     assert run() == 0
     capsys.readouterr()
     assert deepen(archive) == 0
-    said = capsys.readouterr().out.splitlines()
-    assert said[0] == "plain-8-seed-0 with 2 identity blocks at the end of each stage has 20 layers"
-    assert float(said[1].split()[5]) < 1e-4
-    assert said[2].partition(":")[2] == said[3].partition(":")[2]  # the errors before and after
-    assert said[4].startswith("20 layers, after epoch 1 at learning rate 0.001: training error")
+    output = capsys.readouterr().out.splitlines()
+    assert output[0] == "plain-8-seed-0 with 2 identity blocks at the end of each stage has 20 layers"
+    assert float(output[1].split()[5]) < 1e-4
+    assert output[2].partition(":")[2] == output[3].partition(":")[2]  # the errors before and after
+    assert output[4].startswith("20 layers, after epoch 1 at learning rate 0.001: training error")
 
 
 def test_only_a_trained_network_can_be_deepened_and_only_by_whole_blocks(run, archive, capsys):
     assert deepen(archive) == 2
-    assert "plain-8-seed-0.pt is missing: train that network first" in capsys.readouterr().err
+    assert "plain-8-seed-0.pt does not exist: train that network first" in capsys.readouterr().err
     assert run("--kinds", "plain") == 0
     assert deepen(archive, "--to", "16") == 2
-    assert "8 layers can be made 14, 20, 26, ..., got 16" in capsys.readouterr().err
+    assert "8 layers can be deepened to 14, 20, 26, ... layers, got 16" in capsys.readouterr().err
 
 
-def test_the_record_can_be_read_by_people(run, tmp_path):
+def test_the_record_is_plain_json(run, tmp_path):
     assert run() == 0
     assert json.loads((tmp_path / "out" / "depth.json").read_text())["weight_decay"] == 0
