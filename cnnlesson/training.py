@@ -95,6 +95,8 @@ def train(
             return
     for number in range(len(history) + 1, epochs + 1):
         start = time.perf_counter()
+        if hasattr(train_batches, "set_epoch"):
+            train_batches.set_epoch(number - 1)  # another order of the images in each epoch
         learning_rate = optimizer.param_groups[0]["lr"]
         training = train_one_epoch(model, train_batches, optimizer, scheduler, scaler)
         training_seconds = time.perf_counter() - start

@@ -18,6 +18,9 @@ class Unsynchronised:
     def __init__(self, batches: Batches):
         self.batches = batches
 
+    def set_epoch(self, epoch: int) -> None:
+        self.batches.set_epoch(epoch)
+
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         try:
             for number, batch in enumerate(self.batches):

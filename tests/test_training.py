@@ -50,9 +50,9 @@ def test_the_weights_equal_those_of_a_plain_loop(batches, val_batches):
 
     plain = small_model().to(memory_format=torch.channels_last)
     optimizer = sgd(plain)
-    batches.epoch = 0
-    for _ in range(2):
+    for number in range(2):
         plain.train()
+        batches.set_epoch(number)
         for images, labels in batches:
             with runtime_device.mixed_precision(images.device):
                 loss = F.cross_entropy(plain(images), labels)
@@ -70,6 +70,21 @@ def test_the_same_seeds_give_the_same_epochs_to_the_bit(image_set, val_batches):
         return [(epoch.train_loss, epoch.val_loss) for epoch in train(model, batches, val_batches, sgd(model), 3)]
 
     assert losses() == losses()
+
+
+@pytest.mark.parametrize("kind", ["with augmentation", "without"])
+def test_looking_at_one_batch_between_epochs_changes_nothing(image_set, val_batches, kind):
+    def figures(look: bool) -> list[tuple[float, float]]:
+        model = small_model()
+        batches = Batches(image_set, 8, 16, seed=3, augment=kind == "with augmentation", device="cpu")
+        losses = []
+        for epoch in train(model, batches, val_batches, sgd(model), epochs=3):
+            losses.append((epoch.train_loss, epoch.val_loss))
+            if look:
+                next(iter(batches))
+        return losses
+
+    assert figures(look=True) == figures(look=False)
 
 
 def test_loss_and_accuracy_are_means_over_images_not_over_batches(image_set, val_batches):
@@ -154,7 +169,6 @@ def test_a_processor_computes_in_bfloat16_only_where_it_has_it(monkeypatch, nati
 
 def test_a_compiled_network_trains_alike_and_its_checkpoint_is_that_of_any(tmp_path, batches, val_batches):
     def losses(model: nn.Module, epochs: int, checkpoint: Path) -> list[float]:
-        batches.epoch = 0
         return [epoch.train_loss for epoch in train(model, batches, val_batches, sgd(model), epochs, None, checkpoint)]
 
     expected = losses(small_model(), 3, tmp_path / "plain.pt")

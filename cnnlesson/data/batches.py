@@ -29,7 +29,7 @@ class Batches:
         image_set: the images.
         batch_size: images a batch.
         image_size: height and width in pixels that the network wants; images of another size are resized.
-        seed: shuffles the images, differently in each epoch and alike in each run. None keeps their order.
+        seed: shuffles the images, differently in each epoch and identically in each run. None keeps their order.
         augment: also flips each image with probability 1/2 and shifts it by up to an eighth of its size, the edge
             filled by reflection, differently in each epoch.
         device: such as "cpu" or "cuda"; None takes the GPU where there is one.
@@ -38,7 +38,6 @@ class Batches:
             flips and shifts. B above is then the size of the part; batch_size and len() are of the whole batches.
 
     Attributes:
-        epoch: how many times the batches have been iterated over. Set it to go on from there with the same order.
         share: how much of the whole batch the part has that came last, from 0 to 1.
     """
 
@@ -74,7 +73,7 @@ class Batches:
         self.image_size = image_size
         self.seed = seed
         self.augment = augment
-        self.epoch = 0
+        self._epoch = 0
         self.part = part
         self.share = 1 / num_parts
         self.mean = self._as_image(CHANNEL_MEAN)
@@ -89,18 +88,25 @@ class Batches:
     def __len__(self) -> int:
         return -(-len(self.image_set) // self.batch_size)
 
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order, flips and shifts of the pass with index `epoch`, which is 0 for the first one.
+
+        `train` calls it before each epoch. In a loop of your own, call it too, as with torch's DistributedSampler:
+        until you do, every pass is the same.
+        """
+        self._epoch = epoch
+
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         num_images, _, height, width = self.image_set.images.shape
         margin = max(height, width) // 8
         order = torch.arange(num_images)
         # All of the epoch's random numbers are drawn at once: a GPU then never waits for one of them.
         if self.seed is not None:
-            generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch)
+            generator = torch.Generator().manual_seed(1_000_003 * self.seed + self._epoch)
             order = torch.randperm(num_images, generator=generator)
         if self.augment:
             flips = (torch.rand(num_images, generator=generator) < 0.5).to(self.device)
             shifts = torch.randint(2 * margin + 1, (num_images, 2), generator=generator).to(self.device)
-        self.epoch += 1
         order = order.to(self.image_set.images.device)
         rank, world_size = self.part
 

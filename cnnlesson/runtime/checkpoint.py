@@ -19,10 +19,9 @@ class CheckpointError(OSError):
 class Checkpoint:
     """The state of one training, kept in the file `path`.
 
-    It holds the model, the optimizer, the scheduler, the gradient scaler, torch's random numbers, how often the
-    training batches were iterated over (their `epoch`, if they have one, from which the order of the images follows),
-    and the epochs that were made. A training that is taken up from it on a processor, with as many threads, ends with
-    the same weights to the bit as one that was never interrupted.
+    It holds the model, the optimizer, the scheduler, the gradient scaler, torch's random numbers and the finished
+    epochs. On a CPU, with the same number of threads, a training that resumes from it ends with weights that are
+    bitwise identical to those of an uninterrupted one.
 
     Where several processes train one network, the first writes, all read, and the file is the same as that of one
     process: any number of them can go on from it.
@@ -58,7 +57,6 @@ class Checkpoint:
         content = {
             "history": history,
             "settings": self.settings,
-            "batches_epoch": getattr(self.train_batches, "epoch", None),
             "random": from_all_processes(_random_state()),
         }
         content |= {name: None if part is None else part.state_dict() for name, part in self.parts.items()}
@@ -109,8 +107,6 @@ class Checkpoint:
             raise ValueError(
                 f"the checkpoint {self.path} is of another network or optimizer: name another file, or delete it"
             ) from error
-        if content["batches_epoch"] is not None:
-            self.train_batches.epoch = content["batches_epoch"]
         rank, _ = rank_and_world_size()
         if rank < len(content["random"]):  # else there are more processes than before
             _set_random_state(content["random"][rank])

@@ -242,6 +242,7 @@ val_batches = Batches(val_set, min(100, len(val_set)), image_size=64)
 loss, accuracy = judge(model, val_batches)
 print(f"before:   validation loss {loss:.3f}, accuracy {accuracy:.1%}")
 for number in range(1, EPOCHS + 1):
+    train_batches.set_epoch(number - 1)  # another order of the images in each epoch
     train_loss = one_epoch(model, train_batches, optimizer)
     loss, accuracy = judge(model, val_batches)
     print(f"epoch {number}:  training loss {train_loss:.3f}, validation loss {loss:.3f}, accuracy {accuracy:.1%}")

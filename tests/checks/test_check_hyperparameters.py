@@ -202,11 +202,11 @@ def trial_with_a_loop(parts=("model", "optimizer", "batches"), all_epochs=True):
                 network.load_state_dict(state["model"])
             if "optimizer" in parts:
                 sgd.load_state_dict(state["optimizer"])
-            if "batches" in parts:
-                batches.epoch = len(epochs)
         if all_epochs:
             yield from epochs
+        first_pass = 0 if "batches" in parts else len(epochs)
         for number in range(len(epochs) + 1, EPOCHS + 1):
+            batches.set_epoch(number - 1 - first_pass)
             learned, judged = train_one_epoch(network, batches, sgd), evaluate(network, judged_on)
             figures = (*learned[:2], *judged[:2], lr, 1, 1)
             epochs.append(Epoch(number, EPOCHS, *figures, diverged=math.isnan(judged[0])))

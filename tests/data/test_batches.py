@@ -28,7 +28,11 @@ def test_without_a_seed_the_order_is_kept_and_the_last_batch_is_smaller(image_se
 def test_with_a_seed_every_image_comes_once_in_an_order_that_repeats(image_set):
     def epochs(seed: int) -> list[torch.Tensor]:
         batches = Batches(image_set, batch_size=8, image_size=16, seed=seed, device="cpu")
-        return [torch.cat([images for images, _ in batches]) for _ in range(2)]
+        passes = []
+        for epoch in range(2):
+            batches.set_epoch(epoch)
+            passes.append(torch.cat([images for images, _ in batches]))
+        return passes
 
     first, second = epochs(seed=0)
     assert not torch.equal(first, second)
@@ -37,11 +41,19 @@ def test_with_a_seed_every_image_comes_once_in_an_order_that_repeats(image_set):
     assert not torch.equal(first, epochs(seed=1)[0])
 
 
-def test_an_epoch_can_be_taken_up_again(image_set):
+def test_order_flips_and_shifts_follow_from_seed_and_epoch(image_set):
     batches = Batches(image_set, batch_size=30, image_size=16, seed=0, augment=True, device="cpu")
-    epochs = [next(iter(batches))[0] for _ in range(3)]
-    batches.epoch = 1
-    assert torch.equal(next(iter(batches))[0], epochs[1])
+
+    def images_of(epoch: int) -> torch.Tensor:
+        batches.set_epoch(epoch)
+        return next(iter(batches))[0]
+
+    default = next(iter(batches))[0]
+    assert torch.equal(next(iter(batches))[0], default)  # a second pass without set_epoch is the same
+    later = images_of(epoch=2)
+    assert not torch.equal(later, default)
+    assert torch.equal(images_of(epoch=0), default)
+    assert torch.equal(images_of(epoch=2), later)
 
 
 @pytest.mark.parametrize("world_size", [2, 3])
