@@ -1,11 +1,11 @@
-"""Build the students' and the instructors' notebooks from the sources, the same to the byte each time.
+"""Build the student and instructor notebooks from the sources. Builds are reproducible byte for byte.
 
     python notebooks/build.py
 
-Each lesson is notebooks/src/NN_name.py: cells in jupytext's percent format, complete with solutions. In the student's
-copy, notebooks/NN_name.ipynb, what stands between the markers of an exercise is replaced by a place to write in, and
-cells tagged `solution` are left out. The instructor's copy, notebooks/solutions/NN_name.ipynb, has everything. Both
-get links to the other lessons, a badge and a set-up cell for Colab, and cell ids made from headings.
+The source of each lesson is notebooks/src/NN_name.py: cells in jupytext's percent format, complete with solutions. The
+student's copy, notebooks/NN_name.ipynb, has a placeholder instead of the code between an exercise's markers, and omits
+cells tagged `solution`. The instructor's copy, notebooks/solutions/NN_name.ipynb, contains everything. Both have links
+to the neighbouring lessons, a badge and a set-up cell for Colab, and cell ids derived from the headings.
 """
 
 import re
@@ -28,14 +28,12 @@ import importlib.util
 if importlib.util.find_spec("cnnlesson") is None:
     {install}
 """
-INSTALL = """\
-%pip install --quiet --no-deps git+{repository}
-    %pip install --quiet optuna  # all else that the package needs is in Colab already"""
+INSTALL = "%pip install --quiet --no-deps git+{repository}  # Colab already has all dependencies"
 NO_REPOSITORY = """\
 raise ModuleNotFoundError(
-        "The package cnnlesson is not installed. On your own machine run `make lab` in the folder of the lesson: it "
-        "installs the package and opens JupyterLab. To use the notebooks in Colab, put the lesson on GitHub, write "
-        "its address into pyproject.toml ([tool.cnnlesson] repository), run `make notebooks`, and push."
+        "The package cnnlesson is not installed. On your own machine, run `make lab` in the project folder: it "
+        "installs the package and opens JupyterLab. To use the notebooks in Colab, create a GitHub repository for the "
+        "project, set its address in pyproject.toml ([tool.cnnlesson] repository), run `make notebooks`, and push."
     )"""
 
 
@@ -48,15 +46,15 @@ def main() -> None:
 
 
 def repository() -> str:
-    """The address of the lesson's repository, empty while none is set."""
+    """The URL of the project's repository; empty if none is set."""
     return tomllib.loads((NOTEBOOKS.parent / "pyproject.toml").read_text())["tool"]["cnnlesson"]["repository"]
 
 
 def build_all(sources: Path, repository: str) -> dict[str, str]:
-    """The text of every notebook by its path under notebooks/.
+    """The text of every notebook, keyed by its path under notebooks/.
 
     Raises:
-        ValueError: a source has stray or missing markers, or an unknown tag, or two headings that are alike.
+        ValueError: if a source has stray or missing markers, an unknown tag, or two identical headings.
     """
     built = {}
     lessons = {source.stem: read(source) for source in sorted(sources.glob("*.py"))}
@@ -70,28 +68,30 @@ def build_all(sources: Path, repository: str) -> dict[str, str]:
 
 
 def read(source: Path) -> NotebookNode:
-    """A lesson as it is written, its cells checked."""
+    """Read a lesson's source and check the tags and markers of its cells."""
     lesson = jupytext.read(source, fmt="py:percent")
     for number, cell in enumerate(lesson.cells, start=1):
         where = f"{source.name}, cell {number} ({cell.source.splitlines()[0] if cell.source else 'empty'})"
         tags = set(cell.metadata.get("tags", ()))
         if tags - TAGS:
             raise ValueError(
-                f"{where}: unknown tag {', '.join(sorted(tags - TAGS))}; known are {', '.join(sorted(TAGS))}"
+                f"{where}: unknown tag {', '.join(sorted(tags - TAGS))}; use one of {', '.join(sorted(TAGS))}"
             )
         markers = [
             line.strip() for line in cell.source.splitlines() if line.strip().startswith("###") and "SOLUTION" in line
         ]
         if "exercise" not in tags:
             if markers:
-                raise ValueError(f"{where}: {markers[0]!r} in a cell that is not tagged exercise")
+                raise ValueError(
+                    f"{where}: {markers[0]!r} needs a cell tagged exercise: add the tag or remove the marker"
+                )
         elif not markers or markers != [BEGIN, END] * (len(markers) // 2):
-            raise ValueError(f"{where}: an exercise needs pairs of {BEGIN!r} and {END!r}, found {markers or 'none'}")
+            raise ValueError(f"{where}: an exercise needs pairs of {BEGIN!r} and {END!r}, got {markers or 'none'}")
     return lesson
 
 
 def student_cell(cell: NotebookNode) -> NotebookNode | None:
-    """The cell as a student gets it, or None for one that is dropped."""
+    """The student's version of a cell; None if the student's copy omits it."""
     tags = cell.metadata.get("tags", ())
     if "solution" in tags:
         return None
@@ -103,7 +103,7 @@ def student_cell(cell: NotebookNode) -> NotebookNode | None:
         if line.strip() == BEGIN:
             inside = True
             lines.append(f"{indent}# YOUR CODE HERE")
-            if indent:  # in a function or class: the check sees that it is not written yet
+            if indent:  # in a function or class: tells the check that the exercise is unanswered
                 lines.append(f"{indent}raise NotImplementedError")
         elif line.strip() == END:
             inside = False
@@ -117,7 +117,7 @@ def title(lesson: NotebookNode) -> str:
 
 
 def finish(name: str, cells: list[NotebookNode], path: str, titles: dict[str, str], repository: str) -> NotebookNode:
-    """A notebook of `cells`, with links, badge, set-up cell and ids."""
+    """Assemble the notebook: add links, badge, set-up cell and cell ids to `cells`."""
     links = navigation(name, path, titles, repository)
     first, *rest = cells
     heading, _, text = first.source.partition("\n")
@@ -132,7 +132,7 @@ def finish(name: str, cells: list[NotebookNode], path: str, titles: dict[str, st
 
     notebook = nbformat.v4.new_notebook(
         metadata={
-            "accelerator": "GPU",  # Colab turns one on
+            "accelerator": "GPU",  # requests a GPU in Colab
             "colab": {"gpuType": "T4", "toc_visible": True},
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
             "language_info": {"name": "python"},
@@ -147,9 +147,11 @@ def finish(name: str, cells: list[NotebookNode], path: str, titles: dict[str, st
         make = nbformat.v4.new_markdown_cell if kind == "markdown" else nbformat.v4.new_code_cell
         notebook.cells.append(make(source, metadata=metadata, id=f"{slug(name)[:16]}-{heading[:40]}-{number}"))
     ids = [cell.id for cell in notebook.cells]
-    doubles = sorted({cell_id for cell_id in ids if ids.count(cell_id) > 1})
-    if doubles:
-        raise ValueError(f"{name}: two headings are alike, so cells would share the id {doubles[0]}")
+    duplicates = sorted({cell_id for cell_id in ids if ids.count(cell_id) > 1})
+    if duplicates:
+        raise ValueError(
+            f"{name}: two identical headings would duplicate the cell id {duplicates[0]}: rename one of them"
+        )
     nbformat.validate(notebook)
     return notebook
 
@@ -172,11 +174,11 @@ def colab(path: str, repository: str) -> str:
 
 
 def navigation(name: str, path: str, titles: dict[str, str], repository: str) -> str:
-    """Links to the lesson before and the lesson after; `titles` has all lessons in order."""
+    """Links to the previous and the next lesson; `titles` maps the names of all lessons to their titles, in order."""
     names = list(titles)
-    place = names.index(name)
+    index = names.index(name)
     links = []
-    for word, number in (("Before", place - 1), ("Next", place + 1)):
+    for word, number in (("Previous", index - 1), ("Next", index + 1)):
         if 0 <= number < len(names):
             link = f"{word}: [{titles[names[number]]}]({names[number]}.ipynb)"
             if repository:
