@@ -1,16 +1,16 @@
 # %% [markdown]
 # # 1 Splitting data
 #
-# A network can be right for two reasons: it has understood something, or it has seen the answer. This lesson is about
-# telling the two apart. Every number in the lessons after this one depends on it.
+# A network can be right for two reasons: it has learned something, or it has already seen the answer. In this lesson
+# you learn to tell the two apart. Every number in the later lessons depends on it.
 #
-# **Afterwards you can**
+# **After this lesson you can**
 #
-# - say what training, validation and test images are each for, and what goes wrong without them;
-# - split images at random, by class, and into k folds, so that anyone can repeat it;
-# - find out whether something has leaked from one part into another.
+# - explain what training, validation and test images are for, and what goes wrong without them;
+# - split images at random, by class, and into k folds, so that anyone can reproduce the split;
+# - find out whether anything has leaked from one part into another.
 #
-# **Time:** 90 minutes. **You need:** Python and tensors of PyTorch. A GPU is not needed.
+# **Time:** 90 minutes. **Prerequisites:** Python and PyTorch tensors. You do not need a GPU.
 
 # %% [markdown]
 # ## The tools of this lesson
@@ -36,8 +36,8 @@ from cnnlesson.widgets import explore_splits
 device = say_device()
 
 # %% [markdown]
-# Choose the images. `shapes` are drawn on the spot in a second; `tiny-imagenet` are photographs, 248 MB to download
-# the first time.
+# Choose the images. `shapes` is a synthetic data set that is generated in about a second. `tiny-imagenet` consists of
+# photographs; the first time, it downloads 248 MB.
 
 # %%
 DATA = "shapes"  # @param ["shapes", "tiny-imagenet"]
@@ -47,22 +47,23 @@ show(plot_images(images.train[torch.linspace(0, len(images.train) - 1, 12).long(
 images
 
 # %% [markdown]
-# The makers of a data set divide it too. TinyImageNet comes in three parts: 100,000 training images, 10,000
-# validation images, and 10,000 test images *without labels*, since they were for a competition. Without labels no
-# accuracy can be computed. So here the labelled validation part of TinyImageNet serves as the test set,
-# `images.test`, and a validation part of our own is cut from the training images.
+# Most data sets are already split when you download them. TinyImageNet comes in three parts: 100,000 training images,
+# 10,000 validation images, and 10,000 test images *without labels*, because they were used in a competition. Without
+# labels you cannot compute an accuracy. We therefore use TinyImageNet's labelled validation images as the test set,
+# `images.test`, and cut our own validation set out of the training images.
 
 # %% [markdown]
 # ## How to find good hyperparameters?
 #
 # - Split your data!
 #
-# That is the whole slide. To see why, take a method that learns everything by heart: it stores all training images,
-# and gives a new image the label of the stored one that looks most like it. It is called *nearest neighbour*.
+# That is the whole slide. To see why, consider a method that memorises everything: it stores all training images, and
+# for each new image it predicts the label of the stored image that looks most like it. This method is called the
+# *nearest neighbour* classifier.
 
 # %%
 def nearest_neighbour_accuracy(train_set, other_set):
-    """The share of the images in `other_set` that have the label of the nearest image in `train_set`."""
+    """The share of images in `other_set` whose label matches that of the nearest image in `train_set`."""
     stored = train_set.images.flatten(1).float()  # (N, 3 * H * W)
     correct = 0
     for some, labels in zip(other_set.images.split(100), other_set.labels.split(100), strict=True):
@@ -71,38 +72,38 @@ def nearest_neighbour_accuracy(train_set, other_set):
     return correct / len(other_set)
 
 # %% [markdown]
-# **Predict, then run:** how often is it right about the images it has stored? And about others?
+# **Predict, then run:** how often is it right on the images it has stored? And on images it has never seen?
 
 # %%
 known = take(images.train, 100 if TINY else 1000, seed=0)
 unknown = take(images.test, 100 if TINY else 500, seed=0)
-print(f"images it has stored:    {nearest_neighbour_accuracy(known, known):.0%}")
-print(f"images it has not seen:  {nearest_neighbour_accuracy(known, unknown):.0%}")
-print(f"guessing:                {1 / len(known.classes):.1%}")
+print(f"stored images:  {nearest_neighbour_accuracy(known, known):.0%}")
+print(f"unseen images:  {nearest_neighbour_accuracy(known, unknown):.0%}")
+print(f"chance level:   {1 / len(known.classes):.1%}")
 
 # %% [markdown]
-# The first number is that of a perfect method, and it says nothing. Only images that had no part in the learning
-# tell what has been learned. Those must be put aside *before* anything is learned from the rest.
+# The first accuracy is perfect, and it tells you nothing. To measure what a model has learned, you need images that
+# played no part in the learning. Set them aside *before* you learn anything from the rest.
 #
-# Put aside at random: files often come sorted by class, as TinyImageNet's do, and the last tenth of such a list would
-# have classes that the rest has never seen.
+# Choose them at random. Files are often sorted by class, as in TinyImageNet, so the last tenth of the list would
+# consist of classes that never occur in the rest.
 #
 # ### Exercise: split_indices
 #
 # **Difficulty:** easy · **Time:** 10 minutes
 #
-# Divide the numbers 0, 1, ..., `num_images` - 1 at random into one part for each fraction. Every number is in just
-# one part, the same seed gives the same parts, and another seed gives others. The notebook's own random numbers must
-# not change: whoever calls your function does not expect it to set a seed for the rest of the day.
+# Split the indices 0, 1, ..., `num_images` - 1 at random into one part per fraction. Each index belongs to exactly one
+# part. The same seed always returns the same parts; a different seed returns different ones. Your function must not
+# change PyTorch's global random state: nobody who calls it expects their own random numbers to change.
 #
-# <details><summary>Hint 1</summary>Put all numbers in a random order first. Then cutting is enough.</details>
-# <details><summary>Hint 2</summary>`torch.randperm` takes a `generator`; `torch.Generator().manual_seed(seed)` makes
-# one that belongs to you alone.</details>
-# <details><summary>Hint 3</summary>Rounding can lose an image: which part could take whatever is left?</details>
+# <details><summary>Hint 1</summary>Shuffle all indices first. Then you only need to cut.</details>
+# <details><summary>Hint 2</summary>`torch.randperm` takes a `generator`, and `torch.Generator().manual_seed(seed)`
+# creates one that is independent of the global random state.</details>
+# <details><summary>Hint 3</summary>Rounding can lose an image. Which part could take all that is left?</details>
 
 # %% tags=["exercise"]
 def split_indices(num_images, fractions, seed):
-    """A list of index tensors, one for each of `fractions`, which add up to 1."""
+    """A list of index tensors, one for each of `fractions`, which sum to 1."""
     ### BEGIN SOLUTION
     order = torch.randperm(num_images, generator=torch.Generator().manual_seed(seed))
     sizes = [round(fraction * num_images) for fraction in fractions[:-1]]
@@ -115,19 +116,20 @@ check.split_indices(split_indices)
 # %% [markdown]
 # ## Three parts
 #
-# Two parts are not enough. Settings such as the learning rate are chosen by looking at images that were not trained
-# on, and choosing is a kind of learning too. So there are three:
+# Two parts are not enough. You choose settings such as the learning rate by their accuracy on images that were not
+# used for training, and choosing is a form of learning too. So you need three parts:
 #
-# | part | what it is for | how often it is looked at |
+# | part | what it determines | how often you use it |
 # | --- | --- | --- |
-# | training | the weights | in each step |
-# | validation | the hyper-parameters: which of many trained networks to take | after each training |
-# | test | what the chosen network is worth | once, at the end |
+# | training | the weights | in every step |
+# | validation | the hyper-parameters: which of many trained networks to keep | after every training run |
+# | test | how good the chosen network is | once, at the end |
 #
-# Here are 200 "settings" that are all equally useless: each gives every image a class at random. They are
-# compared on 100 validation images, and the best is taken.
+# Here are 200 "settings", all equally useless: each assigns classes at random. We compare them on 100 validation
+# images and keep the best.
 #
-# **Predict, then run:** with ten classes, what will the best of them reach on validation? And on test?
+# **Predict, then run:** there are ten classes. What validation accuracy will the best setting reach? And what test
+# accuracy?
 
 # %%
 NUM_CLASSES = 10
@@ -135,24 +137,24 @@ generator = torch.Generator().manual_seed(0)
 val_labels = torch.randint(NUM_CLASSES, (100,), generator=generator)
 test_labels = torch.randint(NUM_CLASSES, (10_000,), generator=generator)
 
-val_guesses = torch.randint(NUM_CLASSES, (200, 100), generator=generator)  # a row a setting
+val_guesses = torch.randint(NUM_CLASSES, (200, 100), generator=generator)  # one row per setting
 test_guesses = torch.randint(NUM_CLASSES, (200, 10_000), generator=generator)
 val_accuracy = (val_guesses == val_labels).float().mean(dim=1)  # (200,)
 test_accuracy = (test_guesses == test_labels).float().mean(dim=1)
 best = val_accuracy.argmax()
-print(f"all 200, on validation:       {val_accuracy.mean():.1%} on average")
-print(f"the best of 200, validation:  {val_accuracy[best]:.1%}")
-print(f"the same one, on test:        {test_accuracy[best]:.1%}")
+print(f"mean of all 200, validation:  {val_accuracy.mean():.1%}")
+print(f"best of 200, validation:      {val_accuracy[best]:.1%}")
+print(f"the same setting, test:       {test_accuracy[best]:.1%}")
 
 # %% [markdown]
-# The best of many looks good on the images it was chosen by, even where there is nothing to choose. The test images
-# had no part in the choice, so they alone tell the truth. If you now went back and took another setting because of
-# its *test* accuracy, the test images would have become validation images.
+# The best of many candidates looks good on the images that it was chosen on, even when all candidates are equally bad.
+# Only the test images are unbiased, because they played no part in the choice. If you now switched to another setting
+# because its *test* accuracy is higher, your test images would turn into validation images.
 
 # %% [markdown]
 # ## A random split can go wrong
 #
-# Photographs of rare things are rare. Here is a set of 200 images, of which 8 are foxes:
+# Some classes are rare. This set has 200 images, and only 8 of them show a fox:
 
 # %%
 animals = ("cat", "dog", "fox")
@@ -161,34 +163,34 @@ animal_labels = animal_labels[torch.randperm(200, generator=torch.Generator().ma
 pd.Series(animal_labels.numpy()).map(dict(enumerate(animals))).value_counts()
 
 # %% [markdown]
-# **Predict, then run:** one image in ten goes into the validation part, at random. In how many of 1000 such splits is
-# there no fox in it?
+# **Predict, then run:** we move a random tenth of the images into the validation part, 1000 times over. How many of
+# the 1000 validation parts contain no fox?
 
 # %%
-orders = torch.rand(1000, 200, generator=torch.Generator().manual_seed(0)).argsort(dim=1)  # a random order a row
+orders = torch.rand(1000, 200, generator=torch.Generator().manual_seed(0)).argsort(dim=1)  # one random order per row
 foxes = (animal_labels[orders[:, :20]] == 2).sum(dim=1)  # (1000,)
 print(f"{(foxes == 0).sum()} of 1000 validation parts have no fox, and {(foxes >= 3).sum()} have three or more")
 
 # %% [markdown]
-# Where a validation part has no fox, a network that never says "fox" loses nothing. With a *stratified* split this
-# cannot happen: each class is divided on its own, in the same fractions.
+# If the validation part has no fox, a network that never predicts "fox" loses nothing. A *stratified* split prevents
+# this: it splits each class separately, in the same proportions.
 #
 # ### Exercise: stratified_split
 #
 # **Difficulty:** medium · **Time:** 15 minutes
 #
-# As `split_indices`, but each part has the classes in the proportions of the whole set, up to rounding.
+# Do what `split_indices` does, but keep the class proportions of the whole set in each part, up to rounding.
 #
-# <details><summary>Hint 1</summary>`(labels == label).nonzero()[:, 0]` gives the places of one class in
+# <details><summary>Hint 1</summary>`(labels == label).nonzero()[:, 0]` returns the indices of one class in
 # `labels`.</details>
-# <details><summary>Hint 2</summary>Splitting n things is solved already: `split_indices` gives positions in the
-# list of places.</details>
-# <details><summary>Hint 3</summary>Collect the pieces of each part in a list of its own, and join them at the end
-# with `torch.cat`.</details>
+# <details><summary>Hint 2</summary>You have already solved splitting n things: `split_indices` returns positions within
+# the list of a class's indices.</details>
+# <details><summary>Hint 3</summary>Collect the pieces of each part in a separate list, and join them at the end with
+# `torch.cat`.</details>
 
 # %% tags=["exercise"]
 def stratified_split(labels, fractions, seed):
-    """A list of tensors of indices into `labels` (N,), one for each of `fractions`, which add up to 1."""
+    """A list of tensors of indices into `labels` (N,), one for each of `fractions`, which sum to 1."""
     ### BEGIN SOLUTION
     parts = [[] for _ in fractions]
     for label in labels.unique():
@@ -202,8 +204,8 @@ def stratified_split(labels, fractions, seed):
 verdict = check.stratified_split(stratified_split)
 
 # %% [markdown]
-# First a plain random split, one of those without a fox in the validation part. Then a stratified one: yours if it
-# passed its check, otherwise that of the package's `split`. Compare the foxes.
+# The next cell plots two splits: a plain random one that has no fox in the validation part, and a stratified one. The
+# stratified split uses your function if it passed its check, and the package's `split` otherwise. Compare the foxes.
 
 # %%
 some_images = torch.zeros(200, 3, 1, 1, dtype=torch.uint8)
@@ -225,7 +227,7 @@ for title, parts in (("random", random_labels), ("stratified", stratified_labels
     show(ax)
 
 # %% [markdown]
-# The package's `split` is stratified. All later lessons use it, such as here on the images that you chose:
+# The package's `split` is stratified, and all later lessons use it. Here it splits the images you chose:
 
 # %%
 train_set, val_set = split(images.train, (0.8, 0.2), seed=0)
@@ -234,22 +236,23 @@ show(plot_class_balance({"training": train_set.labels, "validation": val_set.lab
 # %% [markdown]
 # ## k-fold cross-validation
 #
-# With few images a validation part is small, and its accuracy depends on which images happen to be in it. One way out
-# is to take turns: cut the images into k pieces, and train k times, each time with another piece left out for
-# validation. Each image is validated once, and there are k accuracies, so their spread can be seen.
+# With a small data set, the validation part is small too, and its accuracy depends on which images it happens to
+# contain. One solution is to take turns. Cut the images into k pieces and train k times, each time holding out a
+# different piece for validation. Every image is validated exactly once, and you get k accuracies, so you can see how
+# much they vary.
 #
 # ### Exercise: k_fold_indices
 #
 # **Difficulty:** medium · **Time:** 10 minutes
 #
-# Return a list of k pairs (training indices, validation indices). Draw the pieces at random, and make them as equal
-# as they can be: their sizes differ by one at most.
+# Return a list of k pairs (training indices, validation indices). Choose the pieces at random and make them as equal
+# as possible: their sizes differ by at most one.
 #
-# <details><summary>Hint 1</summary>Make one random order of all images, and cut it into k pieces once, before the
+# <details><summary>Hint 1</summary>Shuffle all indices once, and cut them into k pieces once, before the
 # loop.</details>
-# <details><summary>Hint 2</summary>A tensor's method `tensor_split(k)` cuts it into k pieces that are as equal as
-# they can be.</details>
-# <details><summary>Hint 3</summary>The training part of a fold is all pieces but one, joined.</details>
+# <details><summary>Hint 2</summary>The tensor method `tensor_split(k)` returns k pieces whose sizes are as equal as
+# possible.</details>
+# <details><summary>Hint 3</summary>To get a fold's training indices, concatenate all pieces except one.</details>
 
 # %% tags=["exercise"]
 def k_fold_indices(num_images, k, seed):
@@ -264,8 +267,8 @@ def k_fold_indices(num_images, k, seed):
 verdict = check.k_fold_indices(k_fold_indices)
 
 # %% [markdown]
-# Forty images in five folds: a row is one training, and a field one image. Look down a column. How often is an image
-# blue?
+# The figure shows forty images in five folds. Each row is one training run, and each cell is one image. Look down a
+# column: how often is an image blue?
 
 # %%
 if verdict.right:
@@ -275,35 +278,35 @@ else:
 show(plot_folds(folds))
 
 # %% [markdown]
-# Now the nearest neighbour again, with the package's `k_folds`, which are stratified too.
+# Now evaluate the nearest neighbour classifier with the package's `k_folds`, which are also stratified.
 #
-# **Predict, then run:** five validation parts of the same images. How far apart will the accuracies be?
+# **Predict, then run:** five validation parts, all from the same set of images. How much will the accuracies differ?
 
 # %%
 accuracies = torch.tensor([nearest_neighbour_accuracy(train, val) for train, val in k_folds(known, 5, seed=0)])
-print("by fold:", ", ".join(f"{accuracy:.1%}" for accuracy in accuracies))
+print("accuracy per fold:", ", ".join(f"{accuracy:.1%}" for accuracy in accuracies))
 print(f"mean {accuracies.mean():.1%}, standard deviation {accuracies.std():.1%}, over 5 folds")
 
 # %% [markdown]
-# Two settings whose accuracies differ by less than this spread cannot be told apart by one validation part of this
-# size. The price of knowing the spread is k trainings in place of one. For large networks a single, large validation
-# part is the usual choice, and it is the one of the lessons after this.
+# If two settings differ by less than this spread, one validation part of this size cannot tell which is better. But
+# measuring the spread costs k training runs instead of one. For large networks, a single large validation set is the
+# usual choice, and the next lessons use one.
 
 # %% [markdown]
 # ## What the network gets
 #
-# Networks learn best from numbers around 0 with a spread of about 1. So the mean of each colour channel is
-# subtracted, and the result divided by the channel's standard deviation. Both are measured once, over all pixels of
-# all *training* images, with values from 0 to 1.
+# Networks train best on inputs with a mean near 0 and a standard deviation near 1. So you subtract the mean of each
+# colour channel and divide by the channel's standard deviation. Compute both once, over all pixels of all *training*
+# images, after scaling the pixel values to the range from 0 to 1.
 #
 # ### Exercise: channel_statistics
 #
 # **Difficulty:** easy · **Time:** 10 minutes
 #
-# <details><summary>Hint 1</summary>The images are uint8, whole numbers from 0 to 255, and cannot hold anything
-# else: convert them to float before any arithmetic.</details>
-# <details><summary>Hint 2</summary>`mean` and `std` take `dim`, a tuple of the dimensions to be summed over. Which
-# one of (N, 3, H, W) must stay?</details>
+# <details><summary>Hint 1</summary>The images are uint8: integers from 0 to 255, and nothing else fits. Convert them
+# to float before you do any arithmetic.</details>
+# <details><summary>Hint 2</summary>`mean` and `std` take `dim`, a tuple of the dimensions to reduce. Which of
+# (N, 3, H, W) must remain?</details>
 
 # %% tags=["exercise"]
 def channel_statistics(images):
@@ -317,8 +320,8 @@ def channel_statistics(images):
 verdict = check.channel_statistics(channel_statistics)
 
 # %% [markdown]
-# Why from the training images only? The mean is learned from data, as a weight is. If validation images are in it,
-# something of them is in training. Where images differ little between the parts, the numbers hardly change:
+# Why only the training images? The mean is learned from data, just like a weight. If you include validation images,
+# the training receives information about them. When the parts have similar images, the statistics hardly differ:
 
 # %%
 if verdict.right:
@@ -326,11 +329,11 @@ if verdict.right:
         mean, std = channel_statistics(part.images[:2000])
         print(f"{name:10s}  mean {mean.numpy().round(3)}, std {std.numpy().round(3)}")
 else:
-    print("This cell waits for your channel_statistics.")
+    print("This cell needs a correct channel_statistics. Solve the exercise above, then run it again.")
 
 # %% [markdown]
-# But the rule is not for such cases. Here the images of the second part are darker, as if taken in another season.
-# The numbers of both parts together tell the training what kind of image is coming:
+# The rule protects you when the parts are not alike. Here the validation images are darker, as if they had been taken
+# in another season. Statistics over both parts tell the training what kind of images to expect:
 
 # %%
 darker = (val_set.images[:2000] * 0.4).to(torch.uint8)
@@ -339,17 +342,18 @@ for name, part in (("training images only", training), ("all images", torch.cat(
     print(f"{name:20s}  mean brightness {part.float().mean() / 255:.3f}")
 
 # %% [markdown]
-# The package's `Batches` avoid the question: they normalise with the published statistics of ImageNet's training
-# images, which none of our images can change.
+# The package's `Batches` avoids the problem: it normalises with the published statistics of ImageNet's training images,
+# which do not depend on our images at all.
 
 # %% [markdown]
 # ## Leakage
 #
-# *Leakage* is every way in which something of the validation or test images reaches training. The commonest is the
-# plainest: the same picture is in two parts. `find_leaks` compares all images of two sets, and reports pairs that are
-# equal, or that are the same picture but for brightness, compression, mirroring or a small shift.
+# *Leakage* means that information about the validation or test images reaches the training, by whatever route. The
+# most common form is also the simplest: the same picture is in two parts. `find_leaks` compares all images of two sets.
+# It reports pairs that are identical, and pairs that show the same picture but differ in brightness, compression,
+# mirroring or a small shift.
 #
-# Plant some: put copies of six test images, half of them mirrored and made darker, among the training images.
+# Now plant some leaks: copy six test images into the training images, with half of the copies mirrored and darkened.
 
 # %%
 copies = unknown.images[:6].clone()
@@ -363,11 +367,12 @@ leaks
 show(plot_leaks(planted, unknown, leaks))
 
 # %% [markdown]
-# `kind` tells equal pictures from changed ones, and `distance` how far they are apart, 0 for the same. The planted
-# copies are the last six of the training images. A pair that was not planted can be in the list too: "near" is a
-# suspicion, and you have to look.
+# `kind` tells identical pictures from modified ones. `distance` measures how different the two pictures are; 0 means
+# the same. The planted copies are the last six training images. The list can also contain pairs that you
+# did not plant: "near" is only a suspicion, so look at the pictures.
 #
-# **Predict, then run:** every test image has now a copy in training. What becomes of the accuracy on test?
+# **Predict, then run:** this time the training set contains a copy of every test image. What happens to the test
+# accuracy?
 
 # %%
 everything = ImageSet(
@@ -377,9 +382,10 @@ print(f"without copies: {nearest_neighbour_accuracy(known, unknown):.0%}")
 print(f"with copies:    {nearest_neighbour_accuracy(everything, unknown):.0%}")
 
 # %% [markdown]
-# A method that learns by heart looks perfect. So does a large network, and nothing in its training tells you.
+# A method that memorises now looks perfect. So does a large network that has memorised its training images, and nothing
+# in its training warns you.
 #
-# Now the images that you chose, as their makers divided them.
+# Now check the images you chose, as their authors split them.
 #
 # **Predict, then run:** are there test images among the training images?
 
@@ -394,35 +400,35 @@ if len(leaks):
     show(plot_leaks(images.train, images.test, leaks))
 
 # %% [markdown]
-# Look at the pairs, if there are any: are they one picture, or two that look alike? Simple drawings can be alike by
-# chance. Photographs of the same scene seldom are: in CIFAR-10, a data set that thousands of papers report on,
-# 3.3 % of the test images have a duplicate among the training images (Barz and Denzler, *Do we train on test data?*,
-# Journal of Imaging 6, 2020). And where nothing is found, there may still be something: a picture that was cropped or
-# turned is not found here.
+# If there are pairs, look at them: is it one picture, or are they two that look alike? Simple drawings can look alike
+# by chance. Photographs of the same scene rarely do: in CIFAR-10, a data set that thousands of papers report on, 3.3 %
+# of the test images have a duplicate among the training images (Barz and Denzler, *Do we train on test data?*, Journal
+# of Imaging 6, 2020). An empty list does not prove that nothing has leaked: `find_leaks` does not detect pictures that
+# were cropped or rotated.
 #
 # ### Exercise: leaky
 #
 # **Difficulty:** medium · **Time:** 10 minutes
 #
-# Pictures are not the only thing that leaks. In which of these four does something of the validation or test images
-# reach the training?
+# Pictures are not the only thing that can leak. In which of these four experiments does information about the
+# validation or test images reach the training?
 #
-# - **A.** All images are normalised with the mean and standard deviation of the whole set. Then they are split into
-#   training, validation and test. The network is trained, and tested once.
-# - **B.** Five-fold cross-validation. In each fold the mean and standard deviation are computed anew, from the fold's
-#   training images, and both parts of the fold are normalised with them.
-# - **C.** Twenty films of animals are cut into single frames, 25 a second. All frames are shuffled and split into
-#   training and test at random, stratified by animal.
-# - **D.** The images are split. Then each training image gets a mirrored copy, which joins the training part. Ten
-#   settings are compared on the validation part, and the best is tested once.
+# - **A.** All images are normalised with the mean and standard deviation of the whole set. They are then split into
+#   training, validation and test images. The network is trained, and tested once.
+# - **B.** Five-fold cross-validation. For each fold, the mean and standard deviation are computed again from that
+#   fold's training images, and both parts of the fold are normalised with them.
+# - **C.** Twenty animal films are cut into frames, 25 per second of film. All frames are shuffled and split at random
+#   into training and test images, stratified by animal.
+# - **D.** The images are split. Then a mirrored copy of each training image is added to the training part. Ten
+#   settings are compared on the validation part, and the best one is tested once.
 #
-# <details><summary>Hint 1</summary>For each step ask: which images did it look at, and is its result used in
+# <details><summary>Hint 1</summary>Ask of each step: which images does it use, and does its result affect the
 # training?</details>
-# <details><summary>Hint 2</summary>Two images need not be equal to give each other away. Remember what `find_leaks`
-# calls "near".</details>
+# <details><summary>Hint 2</summary>Two images do not have to be identical for one to reveal the other. Remember what
+# `find_leaks` calls "near".</details>
 
 # %% tags=["exercise"]
-leaky = {"A": None, "B": None, "C": None, "D": None}  # True where something leaks, else False
+leaky = {"A": None, "B": None, "C": None, "D": None}  # True if something leaks, otherwise False
 ### BEGIN SOLUTION
 leaky = {"A": True, "B": False, "C": True, "D": False}
 ### END SOLUTION
@@ -431,21 +437,23 @@ leaky = {"A": True, "B": False, "C": True, "D": False}
 check.leaky(leaky)
 
 # %% [markdown] tags=["solution"]
-# A: the statistics have seen the test images. C: neighbouring frames are nearly equal, and the split tears them
-# apart; whole films must go into one part. B and D do every step after the split, with training images alone.
+# A leaks: the statistics were computed with the test images. C leaks: neighbouring frames are nearly identical, and
+# the split puts some of them in training and others in test. Keep each film in one part. B and D do not leak: they
+# split first, and compute their statistics or mirrored copies from training images only.
 
 # %% [markdown]
-# ## All of it at once
+# ## Explore splits, folds and leaks
 #
-# Splits, folds and leaks of your images (600 of them), to move and watch. Every field also obeys the arrow
-# keys, and the space bar sets a tick.
+# This explorer shows the splits, folds and leaks of 600 of your images. You can operate every control with the arrow
+# keys; the space bar switches a check box.
 #
 # **Predict, then move:**
 #
-# - Take off the tick at `stratified`. How far apart are the parts now, with 10 % for validation? With 50 %?
-# - Set `folds` to 5. How many images of a class has each validation part, with and without the tick?
-# - Go back to one split and plant 20 copies before it. How many of the 20 end in validation while their original is in
-#   training? Does stratifying keep them together?
+# - Clear the check box `stratified`. How much do the class proportions of the parts now differ with 10 % for
+#   validation? With 50 %?
+# - Set `folds` to 5. How many images of each class does each validation part have, with the box checked and without?
+# - Go back to one split and plant 20 copies before it. How many of the 20 end up in validation while their original is
+#   in training? Does stratifying keep copy and original together?
 
 # %%
 explore_splits(images.train)
@@ -453,9 +461,10 @@ explore_splits(images.train)
 # %% [markdown]
 # ## From files to batches
 #
-# Images usually come as files, in a folder for each class. The standard way in PyTorch has four pieces: `ImageFolder`
-# finds the files and numbers the classes; a transform decodes and changes one image; `DataLoader` collects images
-# into batches and shuffles them. Here are some images as files, and that way written out in full:
+# Images are usually stored as files, with one folder per class. The standard PyTorch pipeline has three pieces:
+# `ImageFolder` finds the files, numbers the classes and decodes an image when it is needed; a transform modifies the
+# image; `DataLoader` shuffles the images and collects them into batches. The next cell writes some images to files and
+# builds the whole pipeline:
 
 # %%
 folder = tempfile.TemporaryDirectory()
@@ -477,43 +486,42 @@ dataset = datasets.ImageFolder(Path(folder.name) / "train", transform=transform)
 loader = DataLoader(dataset, batch_size=50, shuffle=True)
 
 batch_images, batch_labels = next(iter(loader))
-print(f"{len(dataset)} files in {len(dataset.classes)} folders; a batch is {tuple(batch_images.shape)}")
+print(f"{len(dataset)} files in {len(dataset.classes)} folders; a batch has shape {tuple(batch_images.shape)}")
 
 # %% [markdown]
-# It decodes each file again in every epoch, and changes one image at a time. `num_workers` lets several processes
-# share that work. The package's `Batches` decode once, keep the uint8 images in memory, and shift, mirror and
-# normalise a whole batch at once, on the GPU where there is one.
+# This pipeline decodes every file again in every epoch, and transforms one image at a time. With `num_workers`, several
+# processes share the load. The package's `Batches` decodes the files once, keeps the uint8 images in memory, and
+# shifts, mirrors and normalises a whole batch in one operation each, on the GPU if there is one.
 #
-# **Predict, then run:** how many times as long does the standard way take for one epoch?
+# **Predict, then run:** how many times longer does one epoch take with the standard pipeline?
 
 # %%
-def seconds_an_epoch(batches):
-    """The time of one pass, the second: in the first everything is set up."""
+def seconds_per_epoch(batches):
+    """The time of the second pass; the first one also sets everything up."""
     for _ in range(2):
         start = time.perf_counter()
         for batch_images, _ in batches:
-            batch_images.to(device).sum().item()  # waits until the batch is there
+            batch_images.to(device).sum().item()  # waits until the batch is ready
         seconds = time.perf_counter() - start
     return seconds
 
 
-standard = seconds_an_epoch(loader)
-ours = seconds_an_epoch(Batches(few, batch_size=50, image_size=few.images.shape[2], seed=0, augment=True))
+standard = seconds_per_epoch(loader)
+ours = seconds_per_epoch(Batches(few, batch_size=50, image_size=few.images.shape[2], seed=0, augment=True))
 print(f"ImageFolder and DataLoader: {standard:.2f} s. Batches: {ours:.3f} s. Ratio: {standard / ours:.0f}")
 print(f"{len(few)} images of {few.images.shape[2]} pixels, batches on {device}, one process")
 folder.cleanup()
 
 # %% [markdown]
-# The ratio is that of this machine and of one run. It matters where the network is so fast that it waits for images,
-# as on a GPU with images as small as these. Where the images do not fit into memory, the standard way is the one to
-# take.
+# The ratio holds for this machine and this one run. It matters if the network is so fast that it has to wait for
+# images, as on a GPU with images this small. If your images do not fit into memory, use the standard pipeline.
 
 # %% [markdown]
 # ## In short
 #
-# - Split first. Everything that is measured, chosen or learned comes after, from the training part.
-# - Training for the weights, validation for the choices, test for one look at the end.
-# - Stratify, give a seed, and look for pictures that are in two parts.
+# - Split first. Compute statistics only afterwards, and only from the training part.
+# - Use the training set for the weights, the validation set for your choices, and the test set once, at the end.
+# - Stratify the split, set a seed, and look for pictures that are in two parts.
 
 # %%
 check.progress()
