@@ -1,12 +1,14 @@
-"""What the results of a search mean: a table with a row per trial and epoch, as `cnnlesson.search.GridSearch` returns it."""
+"""The results table of a search, a row per trial and epoch: what it says, and which point is best."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
+from cnnlesson.runtime.display import count
 from cnnlesson.training import Epoch
 
-ENDED = ("completed", "diverged", "failed")
+ENDED = ("completed", "diverged", "failed")  # states of a point
+NOT_ENDED = ("running", "interrupted", "waiting")
 
 # The columns of a results table that are not names of the grid.
 OUTCOME_COLUMNS = [
@@ -42,6 +44,37 @@ def at_point(results: pd.DataFrame, point: Mapping[str, float]) -> pd.DataFrame:
     return results[(results[list(wanted.index)] == wanted).all(axis=1)]
 
 
+def results_table(points: Iterable[Mapping], trials: Mapping) -> pd.DataFrame:
+    """A row per epoch of each point, or one row with epoch 0 for a point without an epoch.
+
+    Args:
+        points: the grid.
+        trials: by tuple(sorted(point.items())), the state, the epochs and the reason of each point.
+    """
+    rows = []
+    for point in points:
+        trial = trials[tuple(sorted(point.items()))]
+        columns = {column_of(name): value for name, value in point.items()}
+        for epoch in trial.epochs or [{"number": 0, "diverged": False}]:
+            outcome = {"epoch": epoch["number"], "state": trial.state, "reason": trial.reason}
+            rows.append({**epoch, **columns, **outcome})
+    return pd.DataFrame(rows, columns=[*columns, *OUTCOME_COLUMNS])
+
+
+def overview(results: pd.DataFrame) -> pd.DataFrame:
+    """A row per point, as text: its state, and how far its trial is."""
+    rows = []
+    for trial in last_epochs(results).to_dict("records"):
+        has_epoch = trial["epoch"] > 0
+        rows.append(
+            {name_of(column): _number(trial[column]) for column in grid_names(results)}
+            | {"state": trial["state"], "epoch": f"{trial['epoch']} of {trial['epochs']:.0f}" if has_epoch else ""}
+            | {"training": f"{trial['train_accuracy']:.1%}" if has_epoch else ""}
+            | {"validation": f"{trial['val_accuracy']:.1%}" if has_epoch else ""}
+        )
+    return pd.DataFrame(rows)
+
+
 def unfinished(results: pd.DataFrame) -> list[dict]:
     """The points of a table that have not ended: those waiting, running or interrupted."""
     columns = grid_names(results)
@@ -63,7 +96,7 @@ def best_point(results: pd.DataFrame, allow_unfinished: bool = False) -> dict | 
     missing = [] if allow_unfinished else unfinished(results)
     if missing:
         raise ValueError(
-            f"{len(missing)} {'point has' if len(missing) == 1 else 'points have'} not ended, such as {words(missing[0])}: "
+            f"{count(len(missing), 'point')} not ended yet, such as {words(missing[0])}: "
             "run the search to its end, or ask for the best so far with allow_unfinished=True"
         )
     columns = [column for column in grid_names(results) if column != "seed"]

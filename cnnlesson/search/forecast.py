@@ -13,7 +13,7 @@ import torch
 
 from cnnlesson.data.batches import Batches, watch_batches
 from cnnlesson.runtime.memory import peak_memory, reset_peak_memory
-from cnnlesson.trial_run import epochs_of
+from cnnlesson.search.trial import epochs_of
 
 STEPS = 8  # of each pass; the first is not counted, as memory is allocated and kernels are chosen in it
 
@@ -54,7 +54,7 @@ def measure(run: Callable, point: dict) -> Cost:
     start = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, watch_batches(watch):
         epochs = epochs_of(run, point, Path(folder) / "checkpoint.pt")
-        first, _ = next(epochs)
+        first = next(epochs)
         end = time.perf_counter()
         epochs.close()
     peak = peak_memory()

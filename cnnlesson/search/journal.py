@@ -1,0 +1,266 @@
+"""Journals: files of JSON lines that keep what the trials of a search did.
+
+A process writes one journal and no other; any number of processes read it. Lines are only added, each flushed and
+synced, so a crash costs at most the line that was being written:
+
+    {"journal": "cnnlesson", "version": 1, ...}      the first line
+    {"launch": {"host": ..., "pid": ..., ...}, ...}  a process starts to write
+    {"start": POINT, ...}                            a trial starts, or starts again
+    {"epoch": {...}, "point": POINT, ...}            one of its epochs
+    {"end": "completed", "point": POINT, ...}        it has ended; or "withdrawn", if another process was first
+    {"alive": true, ...}                             nothing else was written for a while
+    {"leave": true, ...}                             the process stops writing
+
+Every line also has "by", the launch that wrote it, and "time", in seconds since 1970.
+"""
+
+import json
+import os
+import platform
+import threading
+import time
+import uuid
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from cnnlesson.results import ENDED
+from cnnlesson.runtime.atomic import make_folder
+
+HEADER = {"journal": "cnnlesson", "version": 1}
+FIRST_BYTES = json.dumps(HEADER)[:-1].encode()
+HEARTBEAT_SECONDS = 20  # a process writes at least this often while it trains
+GRACE_SECONDS = 120  # a process of another machine that was silent for this long is dead
+
+_own_launches = set()  # of this process, since its pid is alive in any case
+
+
+@dataclass
+class Trial:
+    """What a journal knows of one point."""
+
+    state: str = "waiting"  # or running, interrupted, or one of ENDED
+    epochs: list[dict] = field(default_factory=list)  # of the last attempt
+    reason: str = ""  # of a failed trial
+    time: float = 0.0  # when it started or ended
+    by: str = ""  # the launch that trains or trained it
+
+
+class Journal:
+    """The journal of this process.
+
+    Raises:
+        ValueError: the file is something else.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        self._lock = threading.Lock()  # the heartbeat writes from a thread of its own
+
+    @contextmanager
+    def launch(self, content: Mapping) -> Iterator[bool]:
+        """Own the journal while the block runs; yields whether its last line was cut in the middle by a crash.
+
+        Two processes that start at the same moment both add a launch; the first of the two in the file goes on.
+
+        Raises:
+            OSError: another process owns it, or it cannot be written.
+        """
+        make_folder(self.path.parent)
+        self.by = uuid.uuid4().hex[:8]
+        self._refuse_if_owned()
+        with self._in_one_line():
+            # Unbuffered, in append mode: a line is one write at the end of the file, whoever else writes.
+            self._file = self.path.open("ab", buffering=0)
+        ended = threading.Event()
+        heartbeat = threading.Thread(target=self._beat, args=(ended,), daemon=True)
+        _own_launches.add(self.by)
+        try:
+            was_cut = self._start(content)
+            self._refuse_if_owned()
+            heartbeat.start()
+            yield was_cut
+        finally:
+            ended.set()
+            if heartbeat.is_alive():
+                heartbeat.join()
+            with suppress(OSError):
+                self._append(self._line({"leave": True}))
+            _own_launches.discard(self.by)
+            self._file.close()
+
+    def _start(self, content: Mapping) -> bool:
+        """Write the launch, in a new file after the header."""
+        old = self.path.read_bytes()
+        has_header = old.startswith(FIRST_BYTES)
+        was_cut = has_header and not old.endswith(b"\n")  # reading skips what is left of that line
+        start = {"host": platform.node(), "pid": os.getpid(), "started": psutil.Process().create_time(), **content}
+        line = self._line({"launch": start})
+        if not has_header:
+            self._file.truncate(0)  # nothing, or a part of a header
+            line = self._line(HEADER) + line
+        self._append(b"\n" + line if was_cut else line)
+        return was_cut
+
+    def _refuse_if_owned(self) -> None:
+        records = read(self.path)
+        owner = owner_of(records)
+        if owner is None or owner["by"] == self.by:
+            return
+        process = f"pid {owner['launch']['pid']} on {owner['launch']['host']}"
+        seconds = round(time.time() - _last_heard(records, owner["by"]))
+        raise OSError(
+            f"another process ({process}, last heard of {seconds} s ago) is running the search in {self.path}: wait "
+            f"until it ends, or stop it (it may be another notebook). If its machine is gone, run again in "
+            f"{GRACE_SECONDS} s"
+        )
+
+    def write(self, record: Mapping) -> None:
+        """Add a line, and return when it is on disk.
+
+        Raises:
+            OSError: the disk is full, the file was removed, or another process has taken the journal over.
+        """
+        with self._lock:
+            status = os.fstat(self._file.fileno())
+            if status.st_nlink == 0:
+                raise OSError(f"the journal {self.path} was removed during the search: run again to start a new one")
+            if status.st_size != self._size and self._is_taken_over():
+                raise OSError(
+                    f"another process has taken over the journal {self.path}, since this one was silent for over "
+                    f"{GRACE_SECONDS} s: wait until it ends, then run again"
+                )
+            self._append(self._line(record))
+
+    def _is_taken_over(self) -> bool:
+        """Whether another process writes here; one that was refused has only left its launch."""
+        records = read(self.path)
+        launched = next(place for place, record in enumerate(records) if record["by"] == self.by and "launch" in record)
+        since = [record for record in records[launched:] if record["by"] != self.by]
+        return any(not {"launch", "leave"} & record.keys() for record in since)
+
+    def _append(self, line: bytes) -> None:
+        with self._in_one_line():
+            self._file.write(line)
+            os.fsync(self._file.fileno())
+        self._size = self._file.tell()
+        self._written = time.monotonic()
+
+    def _line(self, record: Mapping) -> bytes:
+        return json.dumps({**record, "by": self.by, "time": round(time.time(), 2)}).encode() + b"\n"
+
+    def _beat(self, ended: threading.Event) -> None:
+        while not ended.wait(min(1, HEARTBEAT_SECONDS)):
+            if time.monotonic() - self._written > HEARTBEAT_SECONDS:
+                with suppress(OSError):  # the next line that matters reports it
+                    self.write({"alive": True})
+
+    @contextmanager
+    def _in_one_line(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if error.errno is None:
+                raise  # one of ours, and in one line already
+            raise OSError(
+                f"the journal {self.path} cannot be written ({error.strerror}): free some room on that disk, or name "
+                "another file; what is finished is kept"
+            ) from error
+
+
+def read(path: Path) -> list[dict]:
+    """The records of a journal; none if there is no file. Lines that a crash has cut are skipped.
+
+    Raises:
+        ValueError: it is not a journal of this package.
+    """
+    if not path.exists():
+        return []
+    if not path.is_file():
+        raise ValueError(f"{path} is not a file: name a journal, such as results/alexnet.journal")
+    with path.open("rb") as file:
+        start = file.read(len(FIRST_BYTES))
+        if not FIRST_BYTES.startswith(start.rstrip(b"\0")) and start.startswith(b'{"op_code"'):
+            raise ValueError(f"{path} is a journal of cnnlesson 0.1, which this version cannot read: name another file")
+        if not FIRST_BYTES.startswith(start.rstrip(b"\0")):
+            raise ValueError(f"{path} is not a journal of trials: name another file")
+        lines = (start + file.read()).split(b"\n")
+    records = []
+    for line in lines:
+        with suppress(ValueError):
+            record = json.loads(line.strip(b"\0\r"))
+            if isinstance(record, dict) and {"by", "time"} <= record.keys():
+                records.append(record)
+    return records
+
+
+def owner_of(records: Sequence[dict]) -> dict | None:
+    """The launch of the process that owns the journal now: the first that has not left and is alive."""
+    left = {record["by"] for record in records if "leave" in record}
+    launches = (record for record in records if "launch" in record and record["by"] not in left)
+    return next((launch for launch in launches if _is_alive(launch, records)), None)
+
+
+def _is_alive(record: dict, records: Sequence[dict]) -> bool:
+    launch = record["launch"]
+    if launch["host"] != platform.node():
+        return time.time() - _last_heard(records, record["by"]) < GRACE_SECONDS
+    if launch["pid"] == os.getpid():
+        return record["by"] in _own_launches
+    try:
+        process = psutil.Process(launch["pid"])
+        # A process that started at another time has only got the same pid.
+        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - launch["started"]) < 10
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _last_heard(records: Sequence[dict], by: str) -> float:
+    return max(record["time"] for record in records if record["by"] == by)
+
+
+def key_of(point: Mapping) -> tuple:
+    """A point as a dictionary's key; 0 and 0.0 are the same point."""
+    return tuple(sorted(point.items()))
+
+
+def trials_of(journals: Iterable[Sequence[dict]]) -> dict[tuple, Trial]:
+    """What the records of all journals know of each point, by `key_of(point)`.
+
+    If several journals have a point, the first completed or diverged trial counts, else the first that is running, else
+    the one that was started or has failed last.
+    """
+    merged = {}
+    for records in journals:
+        for key, trial in _trials_of_one(records).items():
+            if key not in merged or _rank(trial) > _rank(merged[key]):
+                merged[key] = trial
+    return merged
+
+
+def _rank(trial: Trial) -> tuple:
+    first_counts = {"completed": 2, "diverged": 2, "running": 1}.get(trial.state)
+    return (first_counts, -trial.time) if first_counts else (0, trial.time)
+
+
+def _trials_of_one(records: Sequence[dict]) -> dict[tuple, Trial]:
+    trials = {}
+    for record in records:
+        if "start" in record:
+            trials[key_of(record["start"])] = Trial("running", time=record["time"], by=record["by"])
+        elif "point" in record and (key := key_of(record["point"])) in trials:
+            trial = trials[key]
+            if "epoch" in record:
+                trial.epochs.append(record["epoch"])
+            elif record["end"] == "withdrawn":
+                del trials[key]
+            else:
+                trial.state, trial.reason, trial.time = record["end"], record.get("reason", ""), record["time"]
+    owner = owner_of(records)
+    for trial in trials.values():
+        if trial.state not in ENDED and (owner is None or owner["by"] != trial.by):
+            trial.state = "interrupted"
+    return trials
