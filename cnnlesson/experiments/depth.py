@@ -63,8 +63,12 @@ def networks(depths: Sequence[int], seeds: Sequence[int]) -> list[Network]:
     """The plain and the residual network of each depth and seed, from the shallowest to the deepest.
 
     Raises:
-        ValueError: a depth is not 6n + 2.
+        ValueError: a depth is not 6n + 2, or a depth or seed is listed twice.
     """
+    for name, values in (("depth", depths), ("seed", seeds)):
+        for value in values:
+            if values.count(value) > 1:
+                raise ValueError(f"{name} {value} is listed twice: list each {name} once")
     for depth in depths:
         cifar_blocks_per_stage(depth)  # raises here, before any network is trained
     return [Network(depth, residual, seed) for depth, seed, residual in product(sorted(depths), seeds, (False, True))]

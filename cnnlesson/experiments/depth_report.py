@@ -13,6 +13,7 @@ from cnnlesson.data import Batches, TrainTest, take
 from cnnlesson.experiments.depth import PUBLISHED_TEST_ERROR, Network, Recipe, depth_experiment
 from cnnlesson.experiments.trial import MOMENTUM
 from cnnlesson.models import cifar_resnet, insert_identity_blocks
+from cnnlesson.models.resnet import CifarResNet
 from cnnlesson.runtime.atomic import atomic_write, make_folder
 from cnnlesson.runtime.device import find_device
 from cnnlesson.runtime.display import count
@@ -85,7 +86,7 @@ def _train_network(
 
 def _check_settings(out: Path, network: Network, settings: dict) -> None:
     found = load_network(out, network)["settings"]
-    different = [name for name in settings if found[name] != settings[name]]
+    different = [name for name in settings if found.get(name) != settings[name]]
     if different:
         raise ValueError(
             f"{network_path(out, network)} was trained with other settings ({', '.join(different)}): "
@@ -98,16 +99,18 @@ def load_network(out: Path, network: Network) -> dict:
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file is damaged.
+        ValueError: `run_depth` did not write the file, or it is damaged.
     """
     path = network_path(out, network)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: train that network first with python -m cnnlesson depth")
     try:
-        return torch.load(path, weights_only=True)
-    except Exception as error:  # a damaged file raises errors of many types
+        file = torch.load(path, weights_only=True)
+        return {part: file[part] for part in ("settings", "circumstances", "depth", "gradients", "weights")}
+    except Exception as error:  # a damaged file raises errors of many types, and so does something that is no dict
         raise ValueError(
-            f"{path} is damaged ({type(error).__name__}): delete it and train that network again"
+            f"{path} is damaged or no network of this experiment ({type(error).__name__}): delete it and train that "
+            "network again, or choose another folder with --out"
         ) from error
 
 
@@ -138,7 +141,7 @@ def _report(data: TrainTest, name: str, files: dict, record: dict, out: Path, de
     if residual:
         network = max(residual, key=lambda network: network.depth)
         images, _ = next(iter(Batches(data.test, min(500, len(data.test)), 32, device=device)))
-        model = _build(network, len(data.train.classes), files[network]).to(images.device)
+        model = _load_model(out, network, len(data.train.classes), images.device)
         tables["residual_sizes"] = sizes = residual_sizes(model, images)
         print(f"\nroot mean squares in the blocks of {network}")
         print(plots.residual_sizes_text(sizes))
@@ -154,10 +157,16 @@ def _save(figure: Figure, title: str, path: Path) -> None:
     plots.save_figure(figure, path)
 
 
-def _build(network: Network, num_classes: int, file: dict) -> torch.nn.Module:
+def _load_model(out: Path, network: Network, num_classes: int, device: torch.device) -> CifarResNet:
     model = cifar_resnet(network.depth, num_classes, network.residual)
-    model.load_state_dict(file["weights"])
-    return model
+    try:
+        model.load_state_dict(load_network(out, network)["weights"])
+    except (RuntimeError, TypeError) as error:  # other layers or other shapes, or no tensors
+        raise ValueError(
+            f"the weights in {network_path(out, network)} do not fit {network} with {num_classes} classes: use the "
+            "images that the network was trained on, or delete the file and train the network again"
+        ) from error
+    return model.to(device)
 
 
 def run_deepen(
@@ -181,7 +190,7 @@ def run_deepen(
     seen_batches = Batches(take(data.train, 10_000, seed=0), min(500, len(data.train)), 32, device=device)
     test_batches = Batches(data.test, min(500, len(data.test)), 32, device=device)
     probe, _ = next(iter(Batches(data.train, min(500, len(data.train)), 32, seed=network.seed, device=device)))
-    shallow = _build(network, len(data.train.classes), file).to(probe.device).eval()
+    shallow = _load_model(out, network, len(data.train.classes), probe.device).eval()
     deeper = insert_identity_blocks(shallow, blocks_per_stage, probe)
 
     differences, sizes = [], []
@@ -205,5 +214,5 @@ def run_deepen(
         print_errors(f"{depth} layers, after epoch {epoch.number} at learning rate {lr:g}", deeper)
     from_scratch = dataclasses.replace(network, depth=depth)
     if network_path(out, from_scratch).exists():
-        model = _build(from_scratch, len(data.train.classes), load_network(out, from_scratch)).to(probe.device)
+        model = _load_model(out, from_scratch, len(data.train.classes), probe.device)
         print_errors(f"{depth} layers, trained from scratch", model)

@@ -1,9 +1,11 @@
 """The depth experiment, and python -m cnnlesson depth ... as a student types it."""
 
+import itertools
 import json
 
 import numpy as np
 import pytest
+import torch
 from small_files import jpeg, write_zip
 
 from cnnlesson import reference
@@ -159,10 +161,33 @@ def test_a_damaged_file_is_named(run, tmp_path, capsys):
     assert "plain-8-seed-0.pt is damaged" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", [torch.zeros(3), {"weights": {}}, [1]], ids=["tensor", "dict", "list"])
+def test_a_file_of_another_kind_is_named_by_both_commands(run, archive, tmp_path, capsys, content):
+    (tmp_path / "out").mkdir()
+    torch.save(content, tmp_path / "out" / "plain-8-seed-0.pt")
+    for command in (run, lambda: deepen(archive)):
+        assert command() == 2
+        line = capsys.readouterr().err.strip().splitlines()[-1]
+        assert line.startswith("error: out/plain-8-seed-0.pt is damaged or no network of this experiment")
+        assert line.endswith("delete it and train that network again, or choose another folder with --out")
+
+
+def test_a_network_with_other_classes_is_not_deepened(run, tmp_path, capsys):
+    assert run("--kinds", "plain") == 0
+    random = np.random.default_rng(0)
+    places = itertools.product(("train", "test"), "abc", range(6))
+    files = {f"{part}/{name}/{index}.jpg": jpeg(random, size=32) for part, name, index in places}
+    other = write_zip(tmp_path / "other.zip", files, top="other/")
+    assert deepen(other) == 2
+    assert "weights in out/plain-8-seed-0.pt do not fit plain-8-seed-0 with 3 classes" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--depths", "8", "21"], "depth must be 6n + 2"),
+        (["--depths", "20", "8", "20"], "depth 20 is listed twice: list each depth once"),
+        (["--seeds", "0", "0"], "seed 0 is listed twice: list each seed once"),
         (["--data", "missing.zip"], "missing.zip does not exist"),
         (["--device", "cuda:9"], "device 'cuda:9' is not there"),
     ],
