@@ -1,7 +1,6 @@
-"""How large the signals in a network are: what each layer gives, its gradient, and F(x) beside x in each block."""
+"""How large the signals in a network are: gradients, activations, and F(x) beside x in each residual block."""
 
 import copy
-import functools
 import math
 from typing import TYPE_CHECKING
 
@@ -9,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cnnlesson.anatomy import evaluation_mode, forward_hooks
 from cnnlesson.models import BasicBlock, Bottleneck
 from cnnlesson.models.resnet import PlainBlock
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 
 def gradient_norms(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> dict[str, float]:
-    """The Euclidean norm of the loss's gradient at the weights of each convolution and fully-connected layer.
+    """The Euclidean norm of the loss's gradient with respect to the weights of each convolution and linear layer.
 
-    Layers are in the order in which the model holds them, which for ours is the way from the images to the logits.
-    The model, its gradients and its running statistics stay as they are.
+    Layers are in the order of `named_modules`, which in our networks is from the images to the logits. The model, its
+    gradients and its running statistics are left unchanged.
 
     Args:
-        model: on the device of the images; its output is logits (N, num_classes).
+        model: returns logits (N, num_classes); on the same device as the images.
         images, labels: one batch, (N, 3, H, W) and (N,).
     """
     model = copy.deepcopy(model).train()
@@ -38,36 +38,37 @@ def gradient_norms(model: nn.Module, images: torch.Tensor, labels: torch.Tensor)
 
 @torch.no_grad()
 def activation_sizes(model: nn.Module, images: torch.Tensor) -> dict[str, float]:
-    """The root mean square of what each convolution and fully-connected layer gives, in training mode.
+    """The root mean square of the output of each convolution and linear layer, in training mode.
 
-    Layers are in the order of `gradient_norms`. The model and its running statistics stay as they are.
+    Layers are in the order of `gradient_norms`; one that never runs is nan. The model and its running statistics are
+    left unchanged.
 
     Args:
-        model: on the device of the images.
+        model: on the same device as the images.
         images: one batch, (N, 3, H, W).
     """
-    model = copy.deepcopy(model).train()
-    sizes = {name: math.nan for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
+    model = copy.deepcopy(model).train()  # a copy, since training mode updates the running statistics
+    names = {layer: name for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
+    sizes = dict.fromkeys(names.values(), math.nan)
 
-    def measure(name: str, layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-        sizes[name] = float(output.square().mean().sqrt())
+    def measure(layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+        sizes[names[layer]] = root_mean_square(output)
 
-    for name in sizes:
-        model.get_submodule(name).register_forward_hook(functools.partial(measure, name))
-    model(images)
+    with forward_hooks(names, measure):
+        model(images)
     return sizes
 
 
 @torch.no_grad()
 def residual_sizes(model: nn.Module, images: torch.Tensor) -> "pd.DataFrame":
-    """How much each residual block of a network adds to what it receives: a row a block, from the images on.
+    """How much each residual block of a network adds to its input: one row per block, from the images to the logits.
 
-    Columns: block, its name; x_size, of what the shortcut carries, which is x or, where the shape changes, x brought
-    to the new shape; residual_size, of F(x). A size is the root mean square over all images, channels and pixels, in
-    evaluation mode. He et al. (2015) show the like in figure 7: the deeper the network, the less each block changes.
+    Columns: block, the name; x_size, the size of the shortcut's output, which is x, or x brought to the new shape if
+    the shape changes; residual_size, the size of F(x). A size is the root mean square over all images, channels and
+    pixels, in evaluation mode. Compare figure 7 of He et al. (2015): the deeper the network, the less a block changes.
 
     Args:
-        model: any network with blocks of `cnnlesson.models.BasicBlock` or `Bottleneck`; it stays as it is.
+        model: any network with blocks of type `cnnlesson.models.BasicBlock` or `Bottleneck`; it is left unchanged.
         images: (N, 3, H, W), normalised, on the model's device.
 
     Raises:
@@ -75,16 +76,12 @@ def residual_sizes(model: nn.Module, images: torch.Tensor) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    model = copy.deepcopy(model).eval()
-    rows = []
-
-    def measure(block: nn.Module, inputs: tuple[torch.Tensor]) -> None:
+    def measure(block: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
         (x,) = inputs
-        x_size, residual_size = (
-            float(signal.square().mean().sqrt()) for signal in (block.downsample(x), block.residual(x))
-        )
+        x_size, residual_size = root_mean_square(block.downsample(x)), root_mean_square(block.residual(x))
         rows.append({"block": names[block], "x_size": x_size, "residual_size": residual_size})
 
+    rows = []
     names = {
         block: name
         for name, block in model.named_modules()
@@ -92,7 +89,10 @@ def residual_sizes(model: nn.Module, images: torch.Tensor) -> "pd.DataFrame":
     }
     if not names:
         raise ValueError(f"{type(model).__name__} has no residual block: residual_sizes takes a residual network")
-    for block in names:
-        block.register_forward_pre_hook(measure)
-    model(images)
+    with evaluation_mode(model), forward_hooks(names, measure):
+        model(images)
     return pd.DataFrame(rows)
+
+
+def root_mean_square(signal: torch.Tensor) -> float:
+    return float(signal.square().mean().sqrt())

@@ -6,12 +6,12 @@ import torchvision
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from cnnlesson.anatomy import arithmetic, layer_table, receptive_field
+from cnnlesson.anatomy import arithmetic, forward_hooks, layer_table, receptive_field
 from cnnlesson.models import AlexNet, Bottleneck, TwoTowerAlexNet, cifar_resnet, resnet18, resnet50
 from cnnlesson.reference.audit import SLIDE
 
 
-def test_alexnet_equals_the_slide_in_every_number_but_conv4s_flop():
+def test_alexnet_matches_the_slide_except_for_conv4_flop():
     table = layer_table(AlexNet(num_classes=1000, dropout=0.5), (3, 227, 227))
     assert list(table.index) == [*SLIDE, "fc6", "fc7", "fc8", "total"]
     differences = [
@@ -20,7 +20,7 @@ def test_alexnet_equals_the_slide_in_every_number_but_conv4s_flop():
         for column, printed, computed in zip(table.columns, row, table.loc[layer].round(), strict=True)
         if not (printed is None and pd.isna(computed)) and printed != computed
     ]
-    # 256 filters · 3·3 · 384 channels · 13·13 positions = 149,520,384, which no rounding makes 145 million.
+    # 256 filters · 3·3 · 384 channels · 13·13 positions = 149,520,384, which does not round to 145 million.
     assert differences == [("conv4", "flop_m", 145, 150)]
     assert table.loc["conv4", "flop_m"] == 149.520384
 
@@ -39,26 +39,26 @@ NETWORKS = {
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_totals_equal_torchs_own_counts(name):
+def test_totals_match_torchs_own_counts(name):
     make_model, size = NETWORKS[name]
     model = make_model()
     table = layer_table(model, (3, size, size))
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.eval()(torch.zeros(1, 3, size, size))
-    # torch counts the multiplication and the addition as two.
+    # torch counts a multiplication and its addition as two operations.
     assert table.loc["total", "flop_m"] * 2e6 == pytest.approx(counter.get_total_flops(), rel=1e-12)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert table.loc["total", "params_k"] * 1e3 == pytest.approx(parameters, rel=1e-12)
     assert table.loc["total", "memory_kb"] == pytest.approx(table["memory_kb"].iloc[:-1].sum(), rel=1e-12)
 
 
-def test_torchvisions_alexnet_gets_its_flatten_row():
+def test_torchvisions_alexnet_has_a_flatten_row_too():
     table = layer_table(torchvision.models.alexnet(), (3, 224, 224))
     assert table.loc["flatten", ["in_channels", "in_size", "out_channels"]].tolist() == [256, 6, 9216]
 
 
 class OnePool(nn.Module):
-    """AlexNet's beginning, as students write it: one pooling layer that is called after several convolutions."""
+    """The start of AlexNet as students write it: one pooling layer, called after several convolutions."""
 
     def __init__(self):
         super().__init__()
@@ -70,7 +70,7 @@ class OnePool(nn.Module):
         return self.pool(F.relu(self.conv2(self.pool(F.relu(self.conv1(images))))))
 
 
-def test_a_layer_that_is_used_twice_has_two_rows_and_a_field_for_each():
+def test_a_layer_used_twice_has_two_rows_and_two_receptive_fields():
     table, alexnet = layer_table(OnePool(), (3, 227, 227)), layer_table(AlexNet(10, dropout=0.5), (3, 227, 227))
     assert list(table.index) == ["conv1", "pool", "conv2", "pool, use 2", "total"]
     pools = table.loc[["pool", "pool, use 2"]].set_axis(["pool1", "pool2"])
@@ -78,11 +78,11 @@ def test_a_layer_that_is_used_twice_has_two_rows_and_a_field_for_each():
     for use, theirs in (("pool", "pool1"), ("pool, use 2", "pool2")):
         field = receptive_field(AlexNet(10, dropout=0.5), theirs, (3, 227, 227), 4, 9)
         assert receptive_field(OnePool(), use, (3, 227, 227), 4, 9) == field
-    with pytest.raises(ValueError, match="does not pass through the layer 'pool, use 3'"):
+    with pytest.raises(ValueError, match="never reaches the layer 'pool, use 3'"):
         receptive_field(OnePool(), "pool, use 3", (3, 227, 227), 0, 0)
 
 
-def test_weights_that_are_used_twice_count_once_and_their_work_twice():
+def test_weights_used_twice_count_once_and_their_multiply_adds_twice():
     layer = nn.Conv2d(8, 8, kernel_size=3, padding=1)
     table = layer_table(nn.Sequential(layer, nn.ReLU(), layer), (8, 16, 16))
     assert table["params_k"].tolist() == [0.584, 0, 0.584]
@@ -90,12 +90,12 @@ def test_weights_that_are_used_twice_count_once_and_their_work_twice():
     assert arithmetic(layer, table.iloc[1])["params_k"] == "counted at the first use of the layer"
 
 
-def test_padding_named_same_is_shown_as_a_number():
+def test_padding_same_is_shown_as_a_number():
     model = nn.Sequential(nn.Conv2d(3, 8, kernel_size=5, padding="same"))
     assert layer_table(model, (3, 16, 16)).loc["0", ["pad", "out_size"]].tolist() == [2, 16]
 
 
-def test_the_model_is_left_as_it_was():
+def test_layer_table_leaves_the_model_unchanged():
     model = resnet18(10)
     model.layer1.eval()  # frozen, as in fine-tuning
     modes = [layer.training for layer in model.modules()]
@@ -106,14 +106,25 @@ def test_the_model_is_left_as_it_was():
     assert not any(layer._forward_hooks for layer in model.modules())
 
 
-def test_an_input_that_does_not_fit_leaves_no_hooks_behind():
+def test_a_wrong_input_size_leaves_no_hooks_behind():
     model = AlexNet(10, dropout=0.5)
     with pytest.raises(ValueError, match="227"):
         layer_table(model, (3, 64, 64))
     assert model.training
     assert not any(layer._forward_hooks for layer in model.modules())
-    with pytest.raises(ValueError, match="give a square image, not 64×32"):
+    with pytest.raises(ValueError, match=r"takes square images .*, got 64×32"):
         layer_table(model, (3, 64, 32))
+
+
+def test_forward_hooks_see_each_output_and_end_with_the_block():
+    layer, outputs = nn.Linear(2, 3), []
+    with forward_hooks([layer], lambda layer, inputs, output: outputs.append(output)):
+        expected = [layer(torch.ones(2)), layer(torch.zeros(2))]
+    layer(torch.ones(2))
+    assert all(output is other for output, other in zip(outputs, expected, strict=True))
+    with pytest.raises(KeyError), forward_hooks([layer], print):
+        raise KeyError
+    assert not layer._forward_hooks
 
 
 def field_size(model, layer, size, place):
@@ -121,13 +132,13 @@ def field_size(model, layer, size, place):
     return bottom - top, right - left
 
 
-def test_receptive_fields_are_the_published_ones():
+def test_receptive_fields_match_the_published_ones():
     # Araujo, Norris and Sim, "Computing receptive fields of convolutional neural networks", Distill, 2019: alexnet_v2.
     alexnet = AlexNet(10, dropout=0.5)
     assert field_size(alexnet, "conv1", 227, 20) == (11, 11)
     assert field_size(alexnet, "conv5", 227, 6) == (163, 163)
     assert field_size(alexnet, "pool5", 227, 3) == (195, 195)
-    # Their resnet_v1_50 halves the size in the last block of a stage; ours, as torchvision's, in the first.
+    # Their resnet_v1_50 downsamples in the last block of a stage; ours, like torchvision's, in the first.
     strides = [1, 1, 2], [1, 1, 1, 2], [1, 1, 1, 1, 1, 2], [1, 1, 1]
     start = nn.Conv2d(3, 8, kernel_size=7, stride=2, padding=3), nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
     blocks = [Bottleneck(8, 8, stride) for stage in strides for stride in stage]
@@ -144,17 +155,16 @@ def test_receptive_fields_are_the_published_ones():
         (lambda: nn.Sequential(nn.Conv2d(3, 4, 2, stride=3), nn.ReLU(), nn.MaxPool2d(3, 2, 1)), "2", 16, 1, 2),
     ],
 )
-def test_a_receptive_field_holds_just_the_pixels_that_change_the_place(make_model, layer, size, row, column):
+def test_a_receptive_field_is_the_box_of_pixels_that_change_the_output(make_model, layer, size, row, column):
     torch.manual_seed(0)
     model = make_model().double().eval()
     field = receptive_field(model, layer, (3, size, size), row, column)
     outputs = []
-    model.get_submodule(layer).register_forward_hook(lambda layer, inputs, output: outputs.append(output))
-    changes = 0  # summed over some images, since one image may leave a ReLU closed or lose a maximum
+    changes = 0  # over several images, since in one a ReLU may be inactive or another pixel the maximum
     for _ in range(4):
         image = torch.rand(1, 3, size, size, dtype=torch.float64)
-        changed = image + 5 * torch.eye(size * size).view(-1, 1, size, size)  # (H · W, 3, H, W), each in one pixel
-        with torch.no_grad():
+        changed = image + 5 * torch.eye(size * size).view(-1, 1, size, size)  # (H · W, 3, H, W), one pixel in each
+        with forward_hooks([model.get_submodule(layer)], lambda *call: outputs.append(call[-1])), torch.no_grad():
             model(torch.cat([image, changed]))
         values = outputs.pop()[:, :, row, column]  # (1 + H · W, channels)
         changes = changes + (values[1:] - values[0]).abs().sum(dim=1)
@@ -162,7 +172,7 @@ def test_a_receptive_field_holds_just_the_pixels_that_change_the_place(make_mode
     assert field == (rows.min(), columns.min(), rows.max() + 1, columns.max() + 1)
 
 
-def test_a_receptive_field_ends_at_the_edge_and_needs_no_weights():
+def test_a_receptive_field_ends_at_the_border_and_needs_no_weights():
     with torch.device("meta"):
         model = TwoTowerAlexNet(10)
     assert receptive_field(model, "conv1", (3, 227, 227), 0, 54) == (0, 216, 11, 227)
@@ -171,12 +181,12 @@ def test_a_receptive_field_ends_at_the_edge_and_needs_no_weights():
     assert receptive_field(cifar_resnet(20, 10), "layer3", (3, 32, 32), 0, 0)[:2] == (0, 0)
 
 
-def test_what_has_no_receptive_field_is_said_in_one_line():
+def test_a_layer_or_position_without_a_receptive_field_is_an_error():
     model = AlexNet(10, dropout=0.5)
     for layer, place, message in (
-        ("conv6", (0, 0), "no layer 'conv6': its convolutions and poolings are conv1, pool1, conv2"),
-        ("fc6", (0, 0), "'fc6' has no rows and columns: choose one before the fully-connected layers"),
-        ("conv5", (13, 0), "'conv5' has 13 rows and 13 columns, counted from 0: there is no row 13, column 0"),
+        ("conv6", (0, 0), "no layer 'conv6'; its convolutional and pooling layers are conv1, pool1, conv2"),
+        ("fc6", (0, 0), "'fc6' has no rows and columns: choose a layer before the linear ones"),
+        ("conv5", (13, 0), "outside the output of 'conv5': choose a row from 0 to 12 and a column from 0 to 12"),
     ):
         with pytest.raises(ValueError, match=message):
             receptive_field(model, layer, (3, 227, 227), *place)

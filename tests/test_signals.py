@@ -14,7 +14,7 @@ def images():
     return torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
-def test_gradient_norms_are_those_of_autograd(images):
+def test_gradient_norms_match_autograd(images):
     torch.manual_seed(0)
     model = cifar_resnet(8, num_classes=10)
     labels = torch.arange(6)
@@ -25,18 +25,19 @@ def test_gradient_norms_are_those_of_autograd(images):
     torch.testing.assert_close(torch.tensor(list(norms.values())), torch.stack([g.norm() for g in gradients]))
 
 
-def test_measuring_changes_nothing_in_the_model(images):
+def test_measuring_leaves_the_model_unchanged(images):
     model = cifar_resnet(8, num_classes=10).eval()
     state = copy.deepcopy(model.state_dict())
     gradient_norms(model, images, torch.arange(6))
+    activation_sizes(model, images)
     residual_sizes(model.train(), images)
-    assert model.training
+    assert model.training and not any(layer._forward_hooks for layer in model.modules())
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
 @torch.no_grad()
-def test_the_sizes_are_those_of_the_two_terms_of_each_block(images):
+def test_residual_sizes_measure_both_terms_of_each_block(images):
     torch.manual_seed(0)
     model = cifar_resnet(14, num_classes=10).eval()
     sizes = residual_sizes(model, images)
@@ -44,8 +45,8 @@ def test_the_sizes_are_those_of_the_two_terms_of_each_block(images):
     x = F.relu(model.bn1(model.conv1(images)))
     assert sizes["x_size"][0] == pytest.approx(x.pow(2).mean().sqrt().item(), rel=1e-5)
     before = model.layer1(x)
-    carried = before[:, :, ::2, ::2].pow(2).mean().sqrt().item() / 2**0.5  # half of the channels are zeros
-    assert sizes["x_size"][2] == pytest.approx(carried, rel=1e-5)
+    shortcut = before[:, :, ::2, ::2].pow(2).mean().sqrt().item() / 2**0.5  # half of the channels are zeros
+    assert sizes["x_size"][2] == pytest.approx(shortcut, rel=1e-5)
     model.layer3[1].bn2.weight.mul_(2)
     doubled = residual_sizes(model, images)
     assert doubled["residual_size"][5] == pytest.approx(2 * sizes["residual_size"][5], rel=1e-5)
@@ -60,20 +61,19 @@ def test_a_block_whose_f_is_zero_adds_nothing(images):
     assert sizes["x_size"].iloc[-1] > 0
 
 
-def test_three_layer_blocks_are_measured_too(images):
+def test_residual_sizes_measure_bottlenecks_too(images):
     assert len(residual_sizes(resnet50(10), images)) == 3 + 4 + 6 + 3
 
 
-def test_a_network_without_residual_blocks_is_refused(images):
+def test_a_network_without_residual_blocks_is_an_error(images):
     with pytest.raises(ValueError, match="CifarResNet has no residual block"):
         residual_sizes(cifar_resnet(8, 10, residual=False), images)
 
 
-def test_activations_are_measured_layer_by_layer_and_the_model_stays_as_it_was():
+def test_activation_sizes_are_those_of_each_layers_output():
     torch.manual_seed(0)
     model, images = cifar_resnet(8, 10), torch.randn(4, 3, 32, 32)
     sizes = activation_sizes(model, images)
     assert list(sizes) == list(gradient_norms(model, images, torch.arange(4)))
     with torch.no_grad():
         assert sizes["conv1"] == pytest.approx(float(model.conv1(images).square().mean().sqrt()))
-    assert model.bn1.num_batches_tracked == 0

@@ -1,94 +1,85 @@
-"""Give a student's network the weights of ours, so that both must give the same outputs."""
+"""Compare a student's network with ours: with the same weights, both must return the same outputs."""
 
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cnnlesson.checks.verdict import Wrong
+from cnnlesson.anatomy import forward_hooks
+from cnnlesson.checks.verdict import Wrong, reject
 
-LAYERS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
-
-# What is done to logits that should be left alone, as functions of a right network and images.
+# What a network may do to its logits by mistake, as functions of a right network and images.
 LOGITS_MISTAKES = {
-    "It ends in a softmax, but the loss takes logits: return what the last layer gives.": (
+    "It ends in a softmax, but the loss takes logits: return the output of the last layer.": (
         lambda net, x: net(x).softmax(dim=1)
     ),
     "It ends in a log_softmax, but F.cross_entropy takes logits and does that itself.": (
         lambda net, x: net(x).log_softmax(dim=1)
     ),
-    "There is a ReLU behind the last layer: logits may be negative.": lambda net, x: F.relu(net(x)),
+    "It ends in a sigmoid, but the loss takes logits: return the output of the last layer.": (
+        lambda net, x: net(x).sigmoid()
+    ),
+    "There is a ReLU after the last layer, but logits may be negative.": lambda net, x: F.relu(net(x)),
 }
 
 
-def copy_weights(source: nn.Module, target: nn.Module, images: torch.Tensor) -> None:
-    """Copy the weights of each layer of `source` into the layer of `target` that does the same work.
-
-    Names and the order of definition do not matter. Both models are run on `images`: convolutions and fully-connected
-    layers with weights of one shape are matched in the order in which they run, and a batch norm belongs to the
-    convolution whose output it takes.
-
-    Raises:
-        Wrong: the two have not the same layers; the message says which is missing, too many, or set otherwise.
-    """
-    ours, theirs = layers_in_use(source, images), layers_in_use(target, images)
-    for key in {**ours, **theirs}:
-        missing = len(ours.get(key, ())) - len(theirs.get(key, ()))
-        if missing:
-            kind, shape = key
-            what = "is missing" if missing > 0 else "is too many"
-            raise Wrong(
-                f"A {kind} with weights of shape {tuple(shape)} {what}: compare with the figure, layer by layer."
-            )
-    for key, layers in ours.items():
-        for layer, twin in zip(layers, theirs[key], strict=True):
-            for setting in ("stride", "padding"):
-                expected, found = getattr(layer, setting, None), getattr(twin, setting, None)
-                if expected != found and not isinstance(found, str):  # padding may be "same"
-                    raise Wrong(
-                        f"The convolution with weights of shape {tuple(key[1])} has another {setting}, {found}."
-                    )
-            twin.load_state_dict(layer.state_dict(), strict=False)  # a bias that one of them lacks is told elsewhere
+def as_module(answer: object, message: str = "It must be a class that inherits from nn.Module.") -> nn.Module:
+    """The answer; raises `Wrong` unless it is a module that knows all of its layers."""
+    if not isinstance(answer, nn.Module):
+        raise Wrong(message)
+    for module in answer.modules():
+        for name, value in vars(module).items():
+            if isinstance(value, list | tuple) and any(isinstance(layer, nn.Module) for layer in value):
+                raise Wrong(
+                    f"self.{name} keeps layers in a list, which hides their parameters from the optimizer: "
+                    "use nn.Sequential or nn.ModuleList."
+                )
+    return answer
 
 
-def layers_in_use(model: nn.Module, images: torch.Tensor) -> dict[tuple, list[nn.Module]]:
-    """The layers with weights that `images` run through, by kind and shape of the weights, in running order."""
-    trace = trace_layers(model, images)
-    if trace.error is not None:
-        raise trace.error
-    found: dict[tuple, list[nn.Module]] = {}
-    for layer, maker, _ in trace.steps:
-        if isinstance(layer, nn.Linear):
-            key = ("fully-connected layer", layer.weight.shape)
-        elif isinstance(layer, nn.Conv2d):
-            key = ("convolution", layer.weight.shape)
-        elif maker is not None:
-            key = ("batch norm behind a convolution", maker.weight.shape)
-        else:
-            key = ("batch norm", layer.weight.shape)
-        found.setdefault(key, []).append(layer)
-    return found
+def need_logits(output: object, num_classes: int) -> None:
+    """Raise `Wrong` unless it is the output of a network with `num_classes` for two images."""
+    if not isinstance(output, torch.Tensor) or output.dim() != 2 or len(output) != 2:
+        raise Wrong("forward must return logits of shape (N, num_classes).")
+    if output.shape[1] != num_classes:
+        raise Wrong(
+            f"With num_classes={num_classes} it returns {output.shape[1]} logits per image: the last layer must have "
+            "num_classes outputs."
+        )
+
+
+def need_same_output(output: torch.Tensor, ours: nn.Module, x: torch.Tensor, mistakes: Mapping[str, Callable]) -> None:
+    """Raise `Wrong` unless it is our output for x. `mistakes` maps messages to functions of our network and x."""
+    if not near(output, ours(x)):
+        reject(output, ((message, mistake(ours, x)) for message, mistake in mistakes.items()), near)
+        raise Wrong("With the same weights its outputs differ from ours: compare forward with the figure.")
+
+
+def near(given: torch.Tensor, expected: torch.Tensor) -> bool:
+    """Whether outputs are the same up to rounding."""
+    return given.shape == expected.shape and torch.allclose(given, expected, rtol=1e-3, atol=1e-4)
+
+
+def unchanged(x: torch.Tensor) -> torch.Tensor:
+    return x
 
 
 class Step(NamedTuple):
     """A layer that ran."""
 
     layer: nn.Module
-    maker: nn.Module | None  # the layer whose output it took, where nothing came between
+    source: nn.Module | None  # the layer whose output it received, if nothing came in between
     input: torch.Tensor
-
-    @property
-    def in_size(self) -> int:
-        return self.input.shape[-1]
 
 
 class Trace(NamedTuple):
-    """The layers with weights in the order in which they ran, and what came out in the end."""
+    """The layers with weights, in the order in which they ran, and the result."""
 
     steps: list[Step]
     output: object
-    error: RuntimeError | None  # that ended the run, mostly of shapes that do not fit
+    error: RuntimeError | None  # that ended the run, usually because shapes do not fit
 
     @property
     def convolutions(self) -> list[Step]:
@@ -100,28 +91,65 @@ class Trace(NamedTuple):
 
 
 def trace_layers(model: nn.Module, images: torch.Tensor) -> Trace:
-    """Run `model` on `images` without gradients; a run that a RuntimeError ended keeps what ran before it."""
-    steps, makers, kept, output, error = [], {}, [], None, None
+    """Run `model` on `images` without gradients. If a RuntimeError ends the run, the trace is what ran before it."""
+    steps, sources, outputs, output, error = [], {}, [], None, None
 
     def record(layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-        kept.append(output)  # so that no identity is given twice; a step keeps its input
-        steps.append(Step(layer, makers.get(id(inputs[0])), inputs[0]))
-        makers[id(output)] = layer
+        outputs.append(output)  # keeps it alive, so that its id stays unique
+        steps.append(Step(layer, sources.get(id(inputs[0])), inputs[0]))
+        sources[id(output)] = layer
 
-    handles = [layer.register_forward_hook(record) for layer in model.modules() if isinstance(layer, LAYERS)]
+    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear | nn.BatchNorm2d)]
     try:
-        with torch.no_grad():
+        with forward_hooks(layers, record), torch.no_grad():
             output = model(images.clone())
+    except NotImplementedError:
+        raise
     except RuntimeError as raised:
-        if isinstance(raised, NotImplementedError):
-            raise
         error = raised
-    finally:
-        for handle in handles:
-            handle.remove()
     return Trace(steps, output, error)
 
 
-def near(given: torch.Tensor, expected: torch.Tensor) -> bool:
-    """Whether outputs are the same but for rounding."""
-    return given.shape == expected.shape and torch.allclose(given, expected, rtol=1e-3, atol=1e-4)
+def copy_weights(source: nn.Module, target: nn.Module, images: torch.Tensor) -> None:
+    """Copy the weights of each layer of `source` to the layer of `target` that does the same.
+
+    Names and the order of definition do not matter: both models run on `images`. Convolutions and fully-connected
+    layers with weights of the same shape are matched in running order. A batch norm belongs to the convolution whose
+    output it receives.
+
+    Raises:
+        Wrong: the layers differ; the message names the one that is missing, not expected or set differently.
+    """
+    ours, theirs = _layers_by_shape(source, images), _layers_by_shape(target, images)
+    for kind, shape in ours | theirs:
+        missing = len(ours.get((kind, shape), ())) - len(theirs.get((kind, shape), ()))
+        if missing:
+            problem = "is missing" if missing > 0 else "should not be there"
+            raise Wrong(
+                f"A {kind} with weights of shape {tuple(shape)} {problem}: compare with the figure, layer by layer."
+            )
+    for (kind, shape), layers in ours.items():
+        for layer, twin in zip(layers, theirs[kind, shape], strict=True):
+            for setting in ("stride", "padding"):
+                expected, found = getattr(layer, setting, None), getattr(twin, setting, None)
+                if expected != found and not isinstance(found, str):  # padding may be "same"
+                    raise Wrong(f"The {kind} with weights of shape {tuple(shape)} should not have {setting} {found}.")
+            twin.load_state_dict(layer.state_dict(), strict=False)  # other checks report biases
+
+
+def _layers_by_shape(model: nn.Module, images: torch.Tensor) -> dict[tuple, list[nn.Module]]:
+    """The layers that `images` pass through, by kind and shape of the weights, in running order."""
+    trace = trace_layers(model, images)
+    if trace.error is not None:
+        raise trace.error
+    found: dict[tuple, list[nn.Module]] = {}
+    for layer, source, _ in trace.steps:
+        kind, shape = "batch norm", layer.weight.shape
+        if isinstance(layer, nn.Linear):
+            kind = "fully-connected layer"
+        elif isinstance(layer, nn.Conv2d):
+            kind = "convolution"
+        elif source is not None:
+            kind, shape = "batch norm after a convolution", source.weight.shape
+        found.setdefault((kind, shape), []).append(layer)
+    return found

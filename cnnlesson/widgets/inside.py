@@ -4,7 +4,7 @@ import torch
 import torchvision.transforms.v2.functional as transforms
 from torch import nn
 
-from cnnlesson.anatomy import evaluation_mode, find_layer, layer_table, receptive_field
+from cnnlesson.anatomy import evaluation_mode, find_layer, forward_hooks, layer_table, receptive_field
 from cnnlesson.data import Batches, ImageSet
 from cnnlesson.plots import plot_filters, plot_receptive_field
 from cnnlesson.plots.figures import blank_mosaic, describe_figure
@@ -58,11 +58,7 @@ def activations(model: nn.Module, layer: str, batches: Batches) -> torch.Tensor:
     """What `layer` gives for the first image of `batches`: (channels, H, W) on the processor."""
     part, use = find_layer(model, layer)
     given = []
-    handle = part.register_forward_hook(lambda part, inputs, output: given.append(output[0]))
-    try:
-        images, _ = next(iter(batches))
-        with evaluation_mode(model):
-            model(images)
-    finally:
-        handle.remove()
+    images, _ = next(iter(batches))
+    with forward_hooks([part], lambda part, inputs, output: given.append(output[0])), evaluation_mode(model):
+        model(images)
     return given[use - 1].float().cpu()
