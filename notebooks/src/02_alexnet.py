@@ -1,16 +1,18 @@
 # %% [markdown]
 # # 2 AlexNet
 #
-# In 2012 one network made almost everyone in computer vision change their methods within two years. In this lesson
-# you take it apart, count what each layer costs, build it yourself, and train it.
+# In 2012, one network changed computer vision: within two years, almost everyone in the field had switched methods. In
+# this lesson you take that network apart, count what each layer costs, build it yourself, and train it.
 #
-# **Afterwards you can**
+# **After this lesson you can**
 #
-# - work out the size of what any convolution or pooling gives, and what it costs in memory, parameters and work;
-# - say which layers of AlexNet hold its parameters and which do its work, and find a mistake in a published table;
-# - write AlexNet in PyTorch, and know from the first loss whether it starts as it should.
+# - compute the output size of any convolution or pooling layer, and its cost in memory, parameters and compute;
+# - tell which layers of AlexNet hold its parameters and which need the most compute, and find a mistake in a published
+#   table;
+# - write AlexNet in PyTorch, and tell from the first loss whether its training starts correctly.
 #
-# **Time:** 90 minutes. **You need:** lesson 1; what a convolution is. A GPU helps in the last section only.
+# **Time:** 90 minutes. **Prerequisites:** lesson 1, and what a convolution is. A GPU speeds up only the training at
+# the end.
 
 # %% [markdown]
 # ## The tools of this lesson
@@ -43,11 +45,11 @@ from cnnlesson.training import predict, train
 from cnnlesson.widgets import explore_convolution, explore_layers, explore_network, live_board
 
 device = say_device()
-pd.options.display.max_colwidth = None  # show arithmetic in full
+pd.options.display.max_colwidth = None  # do not truncate the arithmetic in tables
 
 # %% [markdown]
-# Choose the images. `shapes` are drawn on the spot in a second; `tiny-imagenet` are photographs, 248 MB to download
-# the first time.
+# Choose the images. `shapes` is a synthetic data set that is generated in about a second. `tiny-imagenet` consists of
+# photographs; the first time, it downloads 248 MB.
 
 # %%
 DATA = "shapes"  # @param ["shapes", "tiny-imagenet"]
@@ -67,38 +69,39 @@ images.train
 # - 3 fully-connected layers
 # - ReLU non-linearities
 #
-# The paper itself says 224×224. Hold on to that: in a moment you will see why the slide says 227.
+# The paper itself says 224×224. Keep that in mind: you will soon see why the slide says 227.
 #
-# A network is a chain of layers, so the first thing to know about a layer is the size of what it passes on.
+# A network is a chain of layers, so the first thing you need to know about a layer is the size of its output.
 
 # %% [markdown]
-# ## How large is what a convolution gives?
+# ## How large is the output of a convolution?
 #
-# A kernel slides over the image. `padding` adds that many pixels on **each** side; `stride` is the length of a step.
-# Where the window does not fit whole any more, it stops. Pooling moves in the same way.
+# A kernel slides over the image. `padding` adds that many pixels on **each** side, and `stride` is the distance between
+# two neighbouring positions of the window. The window stops when it no longer fits inside the padded image. Pooling
+# works the same way.
 #
-# **Predict, then run:** a 7-pixel row, a kernel of 3, stride 2, no padding. How many places are there for the window?
+# **Predict, then run:** a row of 7 pixels, a kernel of 3, stride 2, no padding. How many positions does the window
+# have?
 
 # %%
 row = torch.arange(7.0)
-row.unfold(0, size=3, step=2)  # each line is one window
+row.unfold(0, size=3, step=2)  # each row is one window
 
 # %% [markdown]
 # ### Exercise: conv_output_size
 #
 # **Difficulty:** easy · **Time:** 5 minutes
 #
-# Return the height (and width) of what a convolution gives.
+# Return the height (and width) of a convolution's output.
 #
-# <details><summary>Hint 1</summary>How wide is the image once the padding is there on both sides?</details>
-# <details><summary>Hint 2</summary>Put the window at the left edge. How many pixels are left on its right, and how
-# many whole steps fit in there?</details>
-# <details><summary>Hint 3</summary>The window stands somewhere before it has moved at all: that place counts
-# too.</details>
+# <details><summary>Hint 1</summary>How wide is the image after it is padded on both sides?</details>
+# <details><summary>Hint 2</summary>Put the window at the left edge. How many pixels remain to its right, and how many
+# full steps fit into them?</details>
+# <details><summary>Hint 3</summary>The window's starting position counts too.</details>
 
 # %% tags=["exercise"]
 def conv_output_size(size, kernel, stride, padding):
-    """The number of places for a window of `kernel` pixels along an image of `size` pixels: an int."""
+    """The number of positions of a window of `kernel` pixels along an image of `size` pixels, an int."""
     ### BEGIN SOLUTION
     return (size + 2 * padding - kernel) // stride + 1
     ### END SOLUTION
@@ -107,47 +110,48 @@ def conv_output_size(size, kernel, stride, padding):
 check.conv_output_size(conv_output_size)
 
 # %% [markdown]
-# Now the 224 of the paper. Its first layer has a kernel of 11 and stride 4. Without padding:
+# Now back to the paper's 224 pixels. Its first layer has a kernel of 11 and a stride of 4. Without padding:
 
 # %%
 for size in (224, 227):
-    print(size, "pixels:", (size - 11) / 4 + 1, "places")
+    print(size, "pixels:", (size - 11) / 4 + 1, "positions")
 
 # %% [markdown]
-# 54.25 places make no sense, 55 do. So the network that was trained must have had 227 pixels, or some padding that
-# the paper does not mention. The slide's network has 227 pixels *and* a padding of 2, which gives 56.
+# A window cannot have 54.25 positions, but it can have 55. So the network that was trained must have used 227 pixels,
+# or padding that the paper does not mention. The slide's network uses 227 pixels *and* a padding of 2, so its output
+# has 56 pixels.
 
 # %% [markdown]
 # ## What does a layer cost?
 #
-# The slide's table has three columns of cost. Its rules:
+# The slide's table has three cost columns. They count:
 #
-# - **memory (KB):** all numbers that come **out** of the layer, as float32 (4 bytes each); a KB is 1024 bytes;
+# - **memory (KB):** the values in the layer's **output**, stored as float32 (4 bytes each); 1 KB is 1024 bytes;
 # - **params:** weights and biases;
-# - **flop:** a multiplication with its addition counts as **one**; biases are left out.
+# - **flop:** multiply-adds, where a multiplication and its addition count as **one**; biases are not counted.
 #
-# A filter of a convolution covers *all* input channels. So it has `in_channels × kernel × kernel` weights, and one
+# Each filter of a convolution covers *all* input channels. So it has `in_channels × kernel × kernel` weights and one
 # bias.
 #
-# **Predict, then run:** which of the three does a larger image change, and which does it leave alone?
+# **Predict, then run:** which of the three costs depend on the image size, and which do not?
 
 # %%
 for size in (227, 454):
     convolution = nn.Conv2d(3, 64, kernel_size=11, stride=4, padding=2)
     output = convolution(torch.zeros(1, 3, size, size))
     parameters = sum(parameter.numel() for parameter in convolution.parameters())
-    print(f"{size} pixels: output {tuple(output.shape)}, {output.numel():,} numbers, {parameters:,} parameters")
+    print(f"{size} pixels: output {tuple(output.shape)}, {output.numel():,} values, {parameters:,} parameters")
 
 # %% [markdown]
 # ### Exercise: conv_cost
 #
 # **Difficulty:** medium · **Time:** 10 minutes
 #
-# Return memory in KB, the number of parameters, and the number of multiply-adds, by the slide's rules.
+# Return the memory in KB, the number of parameters, and the number of multiply-adds, by the slide's rules.
 #
-# <details><summary>Hint 1</summary>`conv_output_size` tells how many pixels each of the output's maps has.</details>
-# <details><summary>Hint 2</summary>How many multiplications make one number of the output? It is the number of
-# weights of one filter.</details>
+# <details><summary>Hint 1</summary>`conv_output_size` returns the height and width of each output map.</details>
+# <details><summary>Hint 2</summary>How many multiplications does one output value need? As many as one filter has
+# weights.</details>
 
 # %% tags=["exercise"]
 def conv_cost(in_channels, in_size, filters, kernel, stride, padding):
@@ -165,16 +169,16 @@ check.conv_cost(conv_cost)
 # %% [markdown]
 # ## Move the window
 #
-# All of this in a picture that you can move. Every field also obeys the arrow keys (the space bar opens
-# a list), and the text below says the same.
+# Now explore all of this in an interactive figure. You can operate every control with the keyboard: the arrow keys
+# change a value, and the space bar opens a list. The text below the figure describes what it shows.
 #
 # **Predict, then move:**
 #
-# - Let the window go through all places. Which pixels does it see twice?
-# - Find a padding that keeps the size with a kernel of 3 and stride 1. And with a kernel of 5? Of 4?
-# - Set the paper's first layer: 224 pixels, kernel 11, stride 4, no padding. Where are the pixels that are never looked
-#   at? What do 227 pixels change?
-# - Double the number of filters, then the input channels, then the stride. Which of the costs follow each?
+# - Move the window through all positions. Which pixels does it cover twice?
+# - Find a padding that preserves the image size with a kernel of 3 and stride 1. And with a kernel of 5? Of 4?
+# - Set the paper's first layer: 224 pixels, kernel 11, stride 4, no padding. Which pixels does the window never reach?
+#   What changes with 227 pixels?
+# - Double the number of filters, then the input channels, then the stride. How does each cost change?
 
 # %%
 explore_convolution(size=7, kernel=3, stride=2, padding=0)
@@ -182,34 +186,36 @@ explore_convolution(size=7, kernel=3, stride=2, padding=0)
 # %% [markdown]
 # ## The layer table, row by row
 #
-# `layer_table` runs an image through any network and notes what each layer does. This is the slide's table, computed:
+# `layer_table` runs an image through any network and records the size and cost of each layer. Here it computes the
+# slide's table:
 
 # %%
 table = layer_table(AlexNet(num_classes=1000, dropout=0.5), (3, 227, 227))
 table.loc["conv1":"flatten"].style.format(precision=0, na_rep="", thousands=",")
 
 # %% [markdown]
-# The same as a picture: the height of a box stands for the size of the maps, its width for their number.
+# The next figure shows the same network. The height of a box represents the size of the feature maps, and its width
+# their number.
 
 # %%
 show(plot_architecture(AlexNet(num_classes=1000, dropout=0.5), (3, 227, 227)))
 
 # %% [markdown]
-# The slide stops at `flatten`: 256 maps of 6×6 become one row of 9216 numbers. Three fully-connected layers follow,
-# with 4096, 4096 and 1000 outputs. In a fully-connected layer every output is connected with every input, and has
-# one bias.
+# The slide stops at `flatten`: 256 maps of 6×6 become a vector of 9216 values. Three fully-connected layers follow,
+# with 4096, 4096 and 1000 outputs. In a fully-connected layer, every output is connected to every input and has one
+# bias.
 #
-# **Predict:** which of the three costs will now grow most, compared with everything above?
+# **Predict:** which of the three costs grows the most, compared with the total of all layers so far?
 #
 # ### Exercise: missing_rows
 #
 # **Difficulty:** easy · **Time:** 10 minutes
 #
-# Fill in the three rows that the slide lacks: memory in KB, parameters in thousands, flop in millions. Round as the
-# slide does, or do not round.
+# Fill in the three rows missing from the slide: memory in KB, parameters in thousands, flop in millions. You can round
+# as the slide does, or not at all.
 #
-# <details><summary>Hint 1</summary>fc6 takes 9216 numbers and gives 4096. How many weights connect them?</details>
-# <details><summary>Hint 2</summary>Each weight is used once for an image.</details>
+# <details><summary>Hint 1</summary>fc6 has 9216 inputs and 4096 outputs. How many weights connect them?</details>
+# <details><summary>Hint 2</summary>Each weight is used once per image.</details>
 
 # %% tags=["exercise"]
 missing_rows = {  # layer: (memory in KB, parameters in thousands, multiply-adds in millions)
@@ -226,20 +232,19 @@ for layer, (inputs, outputs) in {"fc6": (9216, 4096), "fc7": (4096, 4096), "fc8"
 check.missing_rows(missing_rows)
 
 # %% [markdown]
-# ## Where the memory, the parameters and the work sit
+# ## Where the memory, the parameters and the compute go
 
 # %%
 show(plot_layers(table))
 
 # %% [markdown]
-# Three pictures of one network, and they do not look alike:
+# The three costs are distributed very differently over the same network:
 #
-# - most **memory** is in the early convolutions, where the maps are large;
-# - nearly all **parameters** are in the fully-connected layers, 37.8 of 61.1 million in fc6 alone;
-# - most **work** is in the convolutions, since each weight there is used at every pixel.
+# - the early convolutions use most of the **memory**, because their maps are large;
+# - the fully-connected layers hold nearly all **parameters**: fc6 by itself has 37.8 of 61.1 million;
+# - the convolutions need most of the **compute**, because each of their weights is used at every pixel.
 #
-# So what would you change to make AlexNet fit into less memory? And to make it faster? The answers are different
-# layers.
+# What would you change to make AlexNet fit into less memory? And to make it faster? The answers are different layers.
 
 # %%
 costs = table.drop(index="total")[["memory_kb", "params_k", "flop_m"]]
@@ -251,7 +256,7 @@ pd.DataFrame(
 # %% [markdown]
 # ## The audit
 #
-# Published figures are typed by people. One cell of the slide's table does not follow from the table's own rule:
+# People make mistakes when they type tables. One cell of the slide's table contradicts the table's own rules:
 #
 # | Layer | C | H / W | filters | kernel | stride | pad | C | H / W | memory (KB) | params (k) | flop (M) |
 # | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
@@ -269,9 +274,9 @@ pd.DataFrame(
 #
 # **Difficulty:** easy · **Time:** 5 minutes
 #
-# Name the cell as `(layer, column)`, with the column `"size"`, `"memory"`, `"params"` or `"flop"`.
+# Find that cell. Answer with `(layer, column)`, where the column is `"size"`, `"memory"`, `"params"` or `"flop"`.
 #
-# <details><summary>Hint 1</summary>Your `conv_cost` can work out every row. Which column disagrees?</details>
+# <details><summary>Hint 1</summary>Compute the rows with your `conv_cost`. Which column disagrees?</details>
 
 # %% tags=["exercise"]
 erratum = None  # such as ("conv1", "memory")
@@ -283,7 +288,7 @@ erratum = ("conv4", "flop")
 check.erratum(erratum)
 
 # %% [markdown] tags=["solution"]
-# All other 90 figures of the slide follow. `audit_slide()` shows each with its arithmetic:
+# The other 90 numbers on the slide are correct. `audit_slide()` shows the arithmetic behind each of them:
 
 # %% tags=["solution"]
 from cnnlesson.reference.audit import audit_slide
@@ -292,14 +297,14 @@ audit = audit_slide()
 audit[~audit["agrees"]]
 
 # %% [markdown]
-# The paper's own numbers do not all follow either. The caption of its Figure 2 reads:
+# The paper's own numbers are not all consistent either. The caption of its Figure 2 reads:
 #
 # > An illustration of the architecture of our CNN, explicitly showing the delineation of responsibilities between
 # > the two GPUs. One GPU runs the layer-parts at the top of the figure while the other runs the layer-parts at the
 # > bottom. The GPUs communicate only at certain layers. The network's input is 150,528-dimensional, and the number
 # > of neurons in the network's remaining layers is given by 253,440–186,624–64,896–64,896–43,264–4096–4096–1000.
 #
-# Each number should be channels × height × width of a layer. Seven of nine are:
+# Each number should equal channels × height × width of one layer. Seven of the nine do:
 
 # %%
 audit_caption()
@@ -307,8 +312,9 @@ audit_caption()
 # %% [markdown]
 # ## Two towers
 #
-# A GPU of 2012 had 3 GB of memory, too little for this network. So the authors cut it in two: each GPU has half of
-# the filters of each layer, and half of the maps. Look at the number of channels that the filters of each layer see:
+# A GPU of 2012 had 3 GB of memory, which was too little for this network. So the authors split it in two: each GPU
+# holds half of the filters and half of the feature maps of each layer. How many channels do the filters of each layer
+# see?
 
 # %%
 two_towers = TwoTowerAlexNet(num_classes=1000)
@@ -317,22 +323,22 @@ for name in ("conv1", "conv2", "conv3", "conv4", "conv5"):
     print(f"{name}: {layer.out_channels} filters, each sees {layer.weight.shape[1]} of {layer.in_channels} channels")
 
 # %% [markdown]
-# In conv2, conv4 and conv5 a filter sees the maps of its own GPU alone. Only in conv3, and in the fully-connected
-# layers, do the towers exchange what they have found: there the lines of Figure 2 cross. Today this is called a
-# *grouped* convolution.
+# In conv2, conv4 and conv5, a filter sees only the maps on its own GPU. The towers communicate only in conv3 and in the
+# fully-connected layers, where the lines of Figure 2 cross. A convolution whose filters see only a group of the
+# channels is now called a *grouped* convolution.
 #
 # ### Exercise: grouped_parameters
 #
 # **Difficulty:** medium · **Time:** 5 minutes
 #
-# How many parameters, with biases, has a convolution whose channels and filters are divided into `groups`?
+# How many parameters, including biases, does a convolution have if its channels and filters are divided into `groups`?
 #
 # <details><summary>Hint 1</summary>How many channels does one filter see?</details>
-# <details><summary>Hint 2</summary>The number of filters stays the same, and each has one bias.</details>
+# <details><summary>Hint 2</summary>The number of filters does not change, and each filter has one bias.</details>
 
 # %% tags=["exercise"]
 def grouped_parameters(in_channels, filters, kernel, groups):
-    """The number of weights and biases of a grouped convolution: an int."""
+    """The number of weights and biases of a grouped convolution, an int."""
     ### BEGIN SOLUTION
     return filters * (in_channels // groups) * kernel**2 + filters
     ### END SOLUTION
@@ -341,19 +347,19 @@ def grouped_parameters(in_channels, filters, kernel, groups):
 check.grouped_parameters(grouped_parameters)
 
 # %%
-print(f"{sum(parameter.numel() for parameter in two_towers.parameters()):,} parameters; the paper says 60 million")
+print(f"{sum(parameter.numel() for parameter in two_towers.parameters()):,} parameters; the paper reports 60 million")
 
 # %% [markdown]
 # ## Any network, any layer
 #
-# The table, the bars and the arithmetic of any layer, for the networks of this lesson and of the next. Larger networks
-# have a bar a block.
+# This explorer shows the table, the bars and the arithmetic of any layer, for the networks of this lesson and the next.
+# Larger networks have one bar per block.
 #
 # **Predict, then move:**
 #
-# - What do two towers save in conv2, and what in conv3?
-# - AlexNet wants 227 pixels. What happens at 64? Why can ResNet-18 take both?
-# - Which layer of ResNet-50 has most parameters? And how many of AlexNet's fc6 would that be?
+# - What do the two towers save in conv2? And in conv3?
+# - AlexNet expects 227 pixels. What happens with 64? Why does ResNet-18 accept both?
+# - Which layer of ResNet-50 has the most parameters? How does it compare with AlexNet's fc6?
 
 # %%
 explore_layers()
@@ -361,26 +367,26 @@ explore_layers()
 # %% [markdown]
 # ## Build it
 #
-# The slide's table is a building plan. In PyTorch a network is a class: `__init__` makes the layers, `forward` says
-# in which order an image goes through them. ReLU stands behind every convolution and behind fc6 and fc7, and the
-# last layer gives *logits*: one number a class, of any sign. Softmax is not part of the network, because
-# `F.cross_entropy` contains it.
+# The slide's table is a building plan. In PyTorch, a network is a class: `__init__` creates the layers, and `forward`
+# applies them to a batch of images. A ReLU follows every convolution, and also fc6 and fc7. The last layer returns
+# *logits*: one number per class, positive or negative. Softmax is not part of the network, because `F.cross_entropy`
+# applies it.
 #
-# The paper's dropout sits before fc6 and before fc7: in training each input is zeroed with probability 0.5.
+# As in the paper, apply dropout before fc6 and before fc7: during training, it zeroes each input with probability 0.5.
 #
 # ### Exercise: StudentAlexNet
 #
 # **Difficulty:** medium · **Time:** 20 minutes
 #
-# <details><summary>Hint 1</summary>`nn.Conv2d(3, 64, kernel_size=11, stride=4, padding=2)` is the table's first row;
-# `nn.MaxPool2d(kernel_size=3, stride=2)` the second.</details>
-# <details><summary>Hint 2</summary>`x.flatten(1)` makes (N, 256, 6, 6) into (N, 9216).</details>
-# <details><summary>Hint 3</summary>`nn.Dropout(0.5)` knows by itself whether the network is in training; one can be
-# used in two places.</details>
+# <details><summary>Hint 1</summary>The first row of the table is `nn.Conv2d(3, 64, kernel_size=11, stride=4,
+# padding=2)`, and the second is `nn.MaxPool2d(kernel_size=3, stride=2)`.</details>
+# <details><summary>Hint 2</summary>`x.flatten(1)` reshapes (N, 256, 6, 6) to (N, 9216).</details>
+# <details><summary>Hint 3</summary>`nn.Dropout(0.5)` is active only in training mode, and you can apply the same module
+# twice.</details>
 
 # %% tags=["exercise"]
 class StudentAlexNet(nn.Module):
-    """The network of the slide's table: images (N, 3, 227, 227) to logits (N, num_classes)."""
+    """The network in the slide's table: images (N, 3, 227, 227) to logits (N, num_classes)."""
 
     def __init__(self, num_classes):
         super().__init__()
@@ -416,19 +422,19 @@ verdict = check.StudentAlexNet(StudentAlexNet)
 # %% [markdown]
 # ## The first loss
 #
-# A network that has learned nothing yet cannot tell the classes apart. Then the loss before the first step is known
-# in advance, and a different one is the first sign of a mistake.
+# A network that has learned nothing cannot tell the classes apart. So you know its loss before the first step, and any
+# other value is an early sign of a bug.
 #
 # ### Exercise: initial_loss
 #
 # **Difficulty:** easy · **Time:** 5 minutes
 #
-# <details><summary>Hint 1</summary>Which probability does such a network give to the right class?</details>
-# <details><summary>Hint 2</summary>Cross-entropy is minus the natural logarithm of that probability.</details>
+# <details><summary>Hint 1</summary>What probability does such a network assign to the correct class?</details>
+# <details><summary>Hint 2</summary>Cross-entropy is the negative natural logarithm of that probability.</details>
 
 # %% tags=["exercise"]
 def initial_loss(num_classes):
-    """The cross-entropy of equal probabilities for all classes, in nats."""
+    """The cross-entropy when all classes have equal probability, in nats."""
     ### BEGIN SOLUTION
     return math.log(num_classes)
     ### END SOLUTION
@@ -439,11 +445,11 @@ check.initial_loss(initial_loss)
 # %% [markdown]
 # ## Train it
 #
-# If your network passed its check, it is yours that is trained now; otherwise the package's. The package's starts
-# from other weights than PyTorch's default, under which the signal dies out over eight layers: `help(AlexNet)` tells
-# why. So the starting weights are the package's in both cases.
+# The next cells train your network if it passed its check, and the package's otherwise. Both are initialised as the
+# package does it, because with PyTorch's default weights the signal dies out over eight layers; `help(AlexNet)`
+# explains why.
 #
-# **Predict, then run:** what will the first line say about the loss?
+# **Predict, then run:** what loss will the first line report?
 
 # %%
 NUM_IMAGES = 200 if TINY else 2000 if device.type == "cpu" else len(images.train)
@@ -475,24 +481,24 @@ for epoch in live_board(train(model, train_batches, val_batches, optimizer, epoc
     history.append(epoch)
 
 # %% [markdown]
-# AlexNet has 61 million parameters, and it learns slowly at first: for a while the loss rests near its first value,
-# and then it starts to fall. With more images and epochs it goes on; lesson 4 is about finding the learning rate,
-# the batch size and the weight decay that suit it.
+# AlexNet has 61 million parameters and learns slowly at first: the loss stays near its initial value for a while
+# before it starts to fall. With more images and epochs, it continues to fall. In lesson 4 you look for a learning
+# rate, a batch size and a weight decay that suit this network.
 
 # %% [markdown]
 # ## What it gets wrong
 #
-# An accuracy is one number. Which classes does the network take for which others? Rows are what an image is, columns
-# what the network says.
+# The accuracy is a single number. It does not tell you which classes the network confuses. In the confusion matrix
+# below, rows are the true classes and columns are the predicted ones.
 #
-# **Predict, then run:** which two classes of your images will be confused most?
+# **Predict, then run:** which two classes will be confused most often?
 
 # %%
 val_labels, probabilities = predict(model, val_batches)
 show(plot_confusion(val_labels, probabilities.argmax(dim=1), images.train.classes))
 
 # %% [markdown]
-# And these are the images about which it was most sure, and wrong. Would you have known?
+# These are the images on which the network was wrong and most confident. Would you have got them right?
 
 # %%
 show(plot_most_wrong(val_set, val_labels, probabilities))
@@ -500,16 +506,16 @@ show(plot_most_wrong(val_set, val_labels, probabilities))
 # %% [markdown]
 # ## What it sees
 #
-# The filters of conv1 are 11×11 pixels with three colours, so they can be looked at. After a short training they
-# still look like the noise they started from; after the 90 epochs of the paper they are edges, gratings and blobs of
-# colour.
+# The filters of conv1 have 11×11 pixels and three colour channels, so you can display them as images. After this short
+# training they still look like the noise they started from. After the paper's 90 epochs, they show edges, gratings and
+# blobs of colour.
 
 # %%
 show(plot_filters(next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d)).weight))
 
 # %% [markdown]
-# Even filters of noise answer to edges. Here is one image, and what the first convolution makes of it: bright where
-# a filter answers, dark where it does not.
+# Even random filters respond to edges. Here is one image and its feature maps after the first convolution: a map is
+# bright where its filter responds and dark where it does not.
 
 # %%
 show(plot_images(val_set[torch.arange(1)]))
@@ -519,11 +525,11 @@ with torch.no_grad():
 show(plot_feature_maps(maps))
 
 # %% [markdown]
-# Any layer, any channel, any image. The frame is the *receptive field* of the strongest place of the map: the pixels
-# that it can see at all.
+# In this explorer you can choose any layer, any channel and any image. The frame marks the *receptive field* of the
+# map's strongest activation: all pixels that can influence it.
 #
-# **Predict, then move:** how large is the receptive field of a place of conv1? How does it grow from layer to layer,
-# and what does a pool add? Behind the last pool, is there a place that sees the whole image?
+# **Predict, then move:** how large is the receptive field of an activation in conv1? How does it grow from layer to
+# layer, and how much does a pooling layer add? After the last pooling layer, does any activation see the whole image?
 
 # %%
 explore_network(model, val_set, image_size=227)
