@@ -3,7 +3,6 @@
 models/         AlexNet and ResNet, as the papers and the slides draw them
 training.py     the training loop: train, train_one_epoch, evaluate, Epoch
 checkpoint.py   all that a training needs to go on where it stopped, in one file
-distributed.py  one network on several GPUs
 atomic_write.py   files that are there whole or not at all
 anatomy.py      layer_table: shapes, memory, parameters and multiply-adds of any network
 audit.py        the published figures of AlexNet beside what follows from its layers

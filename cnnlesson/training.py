@@ -15,7 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from cnnlesson.distributed import sum_over_processes
 from cnnlesson.runtime.checkpoint import Checkpoint
 from cnnlesson.runtime.device import gradient_scaler, mixed_precision
 from cnnlesson.runtime.memory import memory_advice
@@ -202,9 +201,7 @@ class _Sums:
     def score(self) -> Score:
         if self.num_images == 0:
             raise ValueError("there was no batch to go through: give a set with at least one image")
-        sums = float(self.loss), float(self.correct), self.num_images
-        loss, correct, num_images = sum_over_processes(sums, self.loss.device)
-        return Score(loss / num_images, correct / num_images, int(num_images))
+        return Score(float(self.loss) / self.num_images, float(self.correct) / self.num_images, self.num_images)
 
 
 def _start_momentum_at_zero(optimizer: torch.optim.Optimizer) -> None:

@@ -33,12 +33,6 @@ class Batches:
         augment: also flips each image with probability 1/2 and shifts it by up to an eighth of its size, the edge
             filled by reflection, differently in each epoch.
         device: such as "cpu" or "cuda"; None takes the GPU where there is one.
-        part: (number from 0, how many) where several processes train one network, from `join_processes`. Each gets
-            its own part of every batch: together the parts are the batch that one process would get, with the same
-            flips and shifts. B above is then the size of the part; batch_size and len() are of the whole batches.
-
-    Attributes:
-        share: how much of the whole batch the part has that came last, from 0 to 1.
     """
 
     def __init__(
@@ -49,7 +43,6 @@ class Batches:
         seed: int | None = None,
         augment: bool = False,
         device: torch.device | str | None = None,
-        part: tuple[int, int] = (0, 1),
     ):
         if not 1 <= batch_size <= len(image_set):
             raise ValueError(
@@ -57,15 +50,6 @@ class Batches:
             )
         if augment and seed is None:
             raise ValueError("augment=True draws random numbers: give a seed, such as seed=0, so that a run can repeat")
-        number, num_parts = part
-        if not 0 <= number < num_parts:
-            raise ValueError(f"part must be (number, how many) with a number from 0 to how many - 1, got {part}")
-        smallest = len(image_set) % batch_size or batch_size
-        if smallest < num_parts:
-            raise ValueError(
-                f"the last of the batches has {smallest} of the {len(image_set)} images, fewer than the {num_parts} "
-                "processes that share it: choose another batch_size"
-            )
         self.device = find_device(device)
         fits = image_set.images.nbytes < free_bytes(self.device) / 2
         self.image_set = image_set.to(self.device) if fits else image_set
@@ -74,8 +58,6 @@ class Batches:
         self.seed = seed
         self.augment = augment
         self._epoch = 0
-        self.part = part
-        self.share = 1 / num_parts
         self.mean = self._as_image(CHANNEL_MEAN)
         self.std = self._as_image(CHANNEL_STD)
 
@@ -108,19 +90,16 @@ class Batches:
             flips = (torch.rand(num_images, generator=generator) < 0.5).to(self.device)
             shifts = torch.randint(2 * margin + 1, (num_images, 2), generator=generator).to(self.device)
         order = order.to(self.image_set.images.device)
-        rank, world_size = self.part
 
         for number, start in enumerate(range(0, num_images, self.batch_size)):
             if not _watcher(self, number):
                 return
-            size = min(self.batch_size, num_images - start)
-            part = slice(start + size * rank // world_size, start + size * (rank + 1) // world_size)
-            self.share = (part.stop - part.start) / size
-            images = self.image_set.images[order[part]].to(self.device)  # uint8 (B, 3, H, W)
-            labels = self.image_set.labels[order[part]].to(self.device)  # (B,)
+            batch = slice(start, start + self.batch_size)
+            images = self.image_set.images[order[batch]].to(self.device)  # uint8 (B, 3, H, W)
+            labels = self.image_set.labels[order[batch]].to(self.device)  # (B,)
             if self.augment:
-                images = random_shift(images, shifts[part], margin)
-                images = random_flip(images, flips[part])
+                images = random_shift(images, shifts[batch], margin)
+                images = random_flip(images, flips[batch])
             images = images.contiguous(memory_format=torch.channels_last)
             if images.shape[2:] != (self.image_size, self.image_size):
                 images = transforms.resize(images, [self.image_size, self.image_size])  # (B, 3, S, S)

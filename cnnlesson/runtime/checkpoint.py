@@ -6,9 +6,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
-from cnnlesson.distributed import from_all_processes, rank_and_world_size, wait_for_all
 from cnnlesson.runtime.atomic import atomic_write, make_folder, remove_unfinished
 
 
@@ -22,9 +20,6 @@ class Checkpoint:
     It holds the model, the optimizer, the scheduler, the gradient scaler, torch's random numbers and the finished
     epochs. On a CPU, with the same number of threads, a training that resumes from it ends with weights that are
     bitwise identical to those of an uninterrupted one.
-
-    Where several processes train one network, the first writes, all read, and the file is the same as that of one
-    process: any number of them can go on from it.
     """
 
     def __init__(
@@ -37,7 +32,6 @@ class Checkpoint:
         train_batches: Iterable,
     ):
         self.path = Path(path)
-        model = model.module if isinstance(model, DistributedDataParallel) else model
         model = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
         self.parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
         self.train_batches = train_batches
@@ -49,22 +43,15 @@ class Checkpoint:
     def save(self, history: list[dict]) -> None:
         """Write the state after the epochs of `history` (plain numbers alone), whole or not at all.
 
-        Of several processes every one must call it, and none goes on before the file is written.
-
         Raises:
             CheckpointError: the file cannot be written; the state of the epoch before stays.
         """
         content = {
             "history": history,
             "settings": self.settings,
-            "random": from_all_processes(_random_state()),
+            "random": _random_state(),
         }
         content |= {name: None if part is None else part.state_dict() for name, part in self.parts.items()}
-        if rank_and_world_size()[0] == 0:
-            self._write(content)
-        wait_for_all()
-
-    def _write(self, content: dict) -> None:
         make_folder(self.path.parent)
         try:
             with atomic_write(self.path) as unfinished:
@@ -78,13 +65,12 @@ class Checkpoint:
     def load(self) -> list[dict]:
         """Take up the state in the file, and return the epochs made so far; where there is no file, none.
 
-        What a killed process left unfinished beside it is removed: one training, alone or of joint processes, has it.
+        What a killed process left unfinished beside it is removed.
 
         Raises:
             ValueError: the file is damaged, or of another network or optimizer.
         """
-        if rank_and_world_size()[0] == 0:
-            remove_unfinished(self.path)
+        remove_unfinished(self.path)
         if not self.path.exists():
             return []
         try:
@@ -107,9 +93,7 @@ class Checkpoint:
             raise ValueError(
                 f"the checkpoint {self.path} is of another network or optimizer: name another file, or delete it"
             ) from error
-        rank, _ = rank_and_world_size()
-        if rank < len(content["random"]):  # else there are more processes than before
-            _set_random_state(content["random"][rank])
+        _set_random_state(content["random"])
         return content["history"]
 
     def _difference(self, settings: list[dict]) -> str:

@@ -56,36 +56,6 @@ def test_order_flips_and_shifts_follow_from_seed_and_epoch(image_set):
     assert torch.equal(images_of(epoch=2), later)
 
 
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_the_parts_of_several_processes_make_up_the_batches_of_one(image_set, world_size):
-    """Shuffled and augmented alike; the batches have 8, 8, 8 and 6 images."""
-
-    def batches(part: tuple[int, int]) -> Batches:
-        return Batches(image_set, batch_size=8, image_size=24, seed=0, augment=True, device="cpu", part=part)
-
-    whole, parts = batches((0, 1)), [batches((rank, world_size)) for rank in range(world_size)]
-    assert all((len(part), part.batch_size) == (4, 8) for part in parts)
-    for _ in range(2):
-        for joint, *pieces in zip(whole, *parts, strict=True):
-            assert torch.equal(joint[0], torch.cat([images for images, _ in pieces]))
-            assert torch.equal(joint[1], torch.cat([labels for _, labels in pieces]))
-            assert [part.share for part in parts] == [len(labels) / len(joint[1]) for _, labels in pieces]
-            sizes = [len(labels) for _, labels in pieces]
-            assert max(sizes) - min(sizes) <= 1
-
-
-@pytest.mark.parametrize("part", [(2, 2), (-1, 2), (0, 0)])
-def test_a_part_that_cannot_be_is_refused(image_set, part):
-    with pytest.raises(ValueError, match=r"part must be \(number, how many\) with a number from 0"):
-        Batches(image_set, batch_size=8, image_size=16, part=part)
-
-
-def test_a_batch_with_fewer_images_than_processes_is_refused(image_set):
-    message = "the last of the batches has 2 of the 30 images, fewer than the 3 processes that share it: choose another"
-    with pytest.raises(ValueError, match=message):
-        Batches(image_set, batch_size=7, image_size=16, part=(0, 3))
-
-
 def test_labels_stay_with_their_images(image_set):
     for images, labels in Batches(image_set, batch_size=7, image_size=24, seed=0, augment=True, device="cpu"):
         assert torch.equal(images.mean(dim=(2, 3)).argmax(dim=1), labels)  # each class is brightest in its own channel
