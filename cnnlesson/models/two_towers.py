@@ -1,4 +1,4 @@
-"""AlexNet as published: the two towers of Krizhevsky, Sutskever and Hinton (2012), figure 2."""
+"""AlexNet as published: the two towers in figure 2 of Krizhevsky, Sutskever and Hinton (2012)."""
 
 from collections.abc import Sequence
 
@@ -6,29 +6,33 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cnnlesson.runtime.device import find_device
+
 
 class TwoTowerAlexNet(nn.Module):
-    """The network that won ImageNet's challenge of 2012, for colour images of 227×227 pixels.
+    """The network that won the ImageNet challenge of 2012, for colour images of 227×227 pixels.
 
-    The paper trained it on two GPUs of 3 GB, half of the filters on each. The halves, or towers, see each other's
-    feature maps in conv3 and in the fully-connected layers alone. Here a tower is a group of each grouped convolution;
-    `on_two_devices` gives the same network with a tower on each of two devices.
+    The paper trained it on two GPUs with 3 GB each, with half of the filters on each GPU. The halves, or towers, see
+    each other's feature maps only in conv3 and in the fully-connected layers. Here a tower is one group of the grouped
+    convolutions; `on_two_devices` puts each tower on a device of its own.
 
     From the paper: filters, strides, overlapping pooling and local response normalisation (sections 3.3 to 3.5),
-    dropout of 0.5 before fc6 and fc7 (4.2), and the first weights (5): normal with deviation 0.01, biases 1 where
-    ReLU should start with positive input, in conv2, conv4, conv5, fc6 and fc7. The paper says 224 pixels, but its
-    convolution of 11×11 with stride 4 fits 227: (227 - 11) / 4 + 1 = 55.
+    dropout of 0.5 before fc6 and fc7 (4.2), and the initial weights (5): normal with a standard deviation of 0.01,
+    and biases of 1 in conv2, conv4, conv5, fc6 and fc7, so that ReLU starts with positive inputs. The paper states 224
+    pixels, but its 11×11 convolution with stride 4 fits 227: (227 - 11) / 4 + 1 = 55.
 
     Args:
-        num_classes: how many classes the network tells apart.
+        num_classes: the number of classes.
     """
 
     def __init__(self, num_classes: int):
         super().__init__()
         self.conv1 = nn.Conv2d(3, 96, kernel_size=11, stride=4)
         self.pool1 = nn.MaxPool2d(kernel_size=3, stride=2)
+        # Two groups: each half of the filters sees only the maps of its own tower.
         self.conv2 = nn.Conv2d(96, 256, kernel_size=5, padding=2, groups=2)
         self.pool2 = nn.MaxPool2d(kernel_size=3, stride=2)
+        # The only convolution in which both towers see all maps.
         self.conv3 = nn.Conv2d(256, 384, kernel_size=3, padding=1)
         self.conv4 = nn.Conv2d(384, 384, kernel_size=3, padding=1, groups=2)
         self.conv5 = nn.Conv2d(384, 256, kernel_size=3, padding=1, groups=2)
@@ -38,6 +42,7 @@ class TwoTowerAlexNet(nn.Module):
         self.fc7 = nn.Linear(4096, 4096)
         self.fc8 = nn.Linear(4096, num_classes)
         self.dropout = nn.Dropout(0.5)
+
         for layer in self.children():
             if isinstance(layer, (nn.Conv2d, nn.Linear)):
                 nn.init.normal_(layer.weight, std=0.01)
@@ -48,21 +53,25 @@ class TwoTowerAlexNet(nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (N, num_classes) of images (N, 3, 227, 227)."""
         check_images(images)
+        # A strong response dampens its neighbours in nearby channels, within its tower.
         x = normalise_towers(F.relu(self.conv1(images)))  # (N, 96, 55, 55)
+        # Windows of 3 with stride 2 overlap, which the paper found to overfit slightly less.
         x = self.pool1(x)  # (N, 96, 27, 27)
         x = normalise_towers(F.relu(self.conv2(x)))  # (N, 256, 27, 27)
         x = self.pool2(x)  # (N, 256, 13, 13)
+        # The towers exchange their maps here, and then not until fc6.
         x = F.relu(self.conv3(x))  # (N, 384, 13, 13)
         x = F.relu(self.conv4(x))
         x = F.relu(self.conv5(x))  # (N, 256, 13, 13)
         x = self.pool5(x)  # (N, 256, 6, 6)
+        # Every unit of a fully-connected layer sees both towers.
         x = self.flatten(x)  # (N, 9216)
         x = F.relu(self.fc6(self.dropout(x)))  # (N, 4096)
         x = F.relu(self.fc7(self.dropout(x)))
         return self.fc8(x)  # (N, num_classes)
 
     def on_two_devices(self, devices: Sequence[torch.device | str]) -> "TowersOnTwoDevices":
-        """A copy of this network with a tower on each of two devices; logits come out on the first of them."""
+        """A copy of this network with one tower on each of two devices; the logits are on the first device."""
         return TowersOnTwoDevices(self, devices)
 
 
@@ -71,18 +80,20 @@ class TowersOnTwoDevices(nn.Module):
 
     def __init__(self, model: TwoTowerAlexNet, devices: Sequence[torch.device | str]):
         super().__init__()
-        self.devices = [existing_device(device) for device in devices]
+        self.devices = [find_device(device) for device in devices]
         self.towers = nn.ModuleList(Tower(model, half).to(device) for half, device in enumerate(self.devices))
         self.train(model.training)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Logits (N, num_classes) on the first device, of images (N, 3, 227, 227) on any."""
+        """Logits (N, num_classes) on the first device, of images (N, 3, 227, 227) on any device."""
         check_images(images)
         xs = [images.to(device) for device in self.devices]
+        # Each tower works by itself until the figure's lines cross.
         xs = [tower.conv1_to_conv2(x) for tower, x in zip(self.towers, xs, strict=True)]  # (N, 128, 13, 13) each
         xs = self.exchange(xs)  # (N, 256, 13, 13) each
         xs = [tower.conv3_to_conv5(x) for tower, x in zip(self.towers, xs, strict=True)]  # (N, 4608) each
         xs = self.exchange(xs)  # (N, 9216) each
+        # A tower computes half of the units of each fully-connected layer, from both halves of the layer before.
         xs = [F.relu(tower.fc6(tower.dropout(x))) for tower, x in zip(self.towers, xs, strict=True)]
         xs = self.exchange(xs)  # (N, 4096) each
         xs = [F.relu(tower.fc7(tower.dropout(x))) for tower, x in zip(self.towers, xs, strict=True)]
@@ -91,7 +102,7 @@ class TowersOnTwoDevices(nn.Module):
         return self.exchange(xs)[0]  # (N, num_classes)
 
     def exchange(self, xs: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Where the figure's lines cross: each device gets the maps of both towers."""
+        """Copy the maps of both towers to each device: the lines that cross in the figure."""
         return [torch.cat([x.to(device) for x in xs], dim=1) for device in self.devices]
 
 
@@ -100,15 +111,15 @@ class Tower(nn.Module):
 
     def __init__(self, model: TwoTowerAlexNet, half: int):
         super().__init__()
-        self.conv1 = half_of_convolution(model.conv1, half)
-        self.conv2 = half_of_convolution(model.conv2, half)
-        self.conv3 = half_of_convolution(model.conv3, half)
-        self.conv4 = half_of_convolution(model.conv4, half)
-        self.conv5 = half_of_convolution(model.conv5, half)
+        self.conv1 = half_of(model.conv1, half)
+        self.conv2 = half_of(model.conv2, half)
+        self.conv3 = half_of(model.conv3, half)
+        self.conv4 = half_of(model.conv4, half)
+        self.conv5 = half_of(model.conv5, half)
         self.pool = nn.MaxPool2d(kernel_size=3, stride=2)
-        self.fc6 = half_of_linear(model.fc6, half)
-        self.fc7 = half_of_linear(model.fc7, half)
-        self.fc8 = half_of_linear(model.fc8, half)
+        self.fc6 = half_of(model.fc6, half)
+        self.fc7 = half_of(model.fc7, half)
+        self.fc8 = half_of(model.fc8, half)
         self.dropout = nn.Dropout(model.dropout.p)
 
     def conv1_to_conv2(self, x: torch.Tensor) -> torch.Tensor:
@@ -122,18 +133,14 @@ class Tower(nn.Module):
         return self.pool(x).flatten(1)  # (N, 4608)
 
 
-def half_of_convolution(layer: nn.Conv2d, half: int) -> nn.Conv2d:
-    """The filters of one tower; those of a group see their own tower's maps alone, the others see all."""
+def half_of(layer: nn.Conv2d | nn.Linear, half: int) -> nn.Conv2d | nn.Linear:
+    """A layer with half of the filters or units, and their weights; half of a grouped convolution is one group."""
     weight, bias = layer.weight.chunk(2)[half], layer.bias.chunk(2)[half]
     filters, channels = weight.shape[:2]
-    part = nn.Conv2d(channels, filters, layer.kernel_size, layer.stride, layer.padding)
-    part.load_state_dict({"weight": weight, "bias": bias})
-    return part
-
-
-def half_of_linear(layer: nn.Linear, half: int) -> nn.Linear:
-    weight, bias = layer.weight.chunk(2)[half], layer.bias.chunk(2)[half]
-    part = nn.Linear(layer.in_features, len(weight))
+    if isinstance(layer, nn.Conv2d):
+        part = nn.Conv2d(channels, filters, layer.kernel_size, layer.stride, layer.padding)
+    else:
+        part = nn.Linear(channels, filters)
     part.load_state_dict({"weight": weight, "bias": bias})
     return part
 
@@ -141,13 +148,13 @@ def half_of_linear(layer: nn.Linear, half: int) -> nn.Linear:
 def normalise(x: torch.Tensor) -> torch.Tensor:
     """The paper's local response normalisation over five neighbouring channels (N, C, H, W).
 
-    torch divides alpha by the number of neighbours and the paper does not, so its 0.0001 is 0.0005 here.
+    torch divides alpha by the number of neighbours and the paper does not, so the paper's 0.0001 is 0.0005 here.
     """
     return F.local_response_norm(x, size=5, alpha=5 * 1e-4, beta=0.75, k=2)
 
 
 def normalise_towers(x: torch.Tensor) -> torch.Tensor:
-    """`normalise` for each half of the channels: neighbours in the other tower are on the other GPU."""
+    """`normalise`, separately for each half of the channels: the other tower's channels are on the other GPU."""
     return torch.cat([normalise(tower) for tower in x.chunk(2, dim=1)], dim=1)
 
 
@@ -157,10 +164,3 @@ def check_images(images: torch.Tensor) -> None:
             f"TwoTowerAlexNet takes images of shape (N, 3, 227, 227), got {tuple(images.shape)}: "
             "make the batches with image_size=227"
         )
-
-
-def existing_device(name: torch.device | str) -> torch.device:
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError):  # torch built without CUDA raises the second
-        raise ValueError(f"device {str(name)!r} is not there: two GPUs are 'cuda:0' and 'cuda:1'") from None

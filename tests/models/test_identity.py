@@ -17,7 +17,7 @@ def batches():
 
 @pytest.fixture(scope="module")
 def plain(batches):
-    """A plain network of 8 layers after three epochs of training."""
+    """A plain network of 8 layers, trained for three epochs."""
     torch.manual_seed(0)
     model = cifar_resnet(8, num_classes=10, residual=False)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05, momentum=0.9)
@@ -30,7 +30,7 @@ def images(batches):
     return torch.cat([images for images, _ in batches])
 
 
-def test_the_deeper_network_gives_the_same_outputs(plain, images):
+def test_the_deeper_network_returns_the_same_outputs(plain, images):
     deeper = insert_identity_blocks(plain.eval(), blocks_per_stage=2, images=images[:300])
     layers = [layer for layer in deeper.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
     assert len(layers) == 8 + 6 * 2
@@ -38,7 +38,7 @@ def test_the_deeper_network_gives_the_same_outputs(plain, images):
         torch.testing.assert_close(deeper(images), plain(images), rtol=1e-5, atol=1e-5)
 
 
-def test_in_training_mode_batch_norm_lets_it_be_equal_on_its_own_images_and_near_on_others(plain, images):
+def test_in_training_mode_it_is_equal_for_its_own_images_and_close_for_others(plain, images):
     deeper = insert_identity_blocks(plain, blocks_per_stage=2, images=images[:300])
 
     def distance(some_images: torch.Tensor) -> float:
@@ -51,7 +51,7 @@ def test_in_training_mode_batch_norm_lets_it_be_equal_on_its_own_images_and_near
     assert distance(images[:300]) < distance(images[300:]) < distance(images[300:320]) < 0.5
 
 
-def test_it_goes_on_learning(plain, batches, images):
+def test_it_can_be_trained_further(plain, batches, images):
     deeper = insert_identity_blocks(plain.eval(), blocks_per_stage=2, images=images)
     before = evaluate(deeper, batches)
     new_block = deeper.layer1[-1].conv1.weight.clone()
@@ -61,7 +61,7 @@ def test_it_goes_on_learning(plain, batches, images):
     assert not torch.equal(deeper.layer1[-1].conv1.weight, new_block)
 
 
-def test_the_shallower_network_is_left_as_it_is(plain, images):
+def test_the_shallower_network_is_left_unchanged(plain, images):
     state = {name: value.clone() for name, value in plain.state_dict().items()}
     plain.train()
     deeper = insert_identity_blocks(plain, blocks_per_stage=1, images=images)
@@ -71,6 +71,6 @@ def test_the_shallower_network_is_left_as_it_is(plain, images):
 
 
 @pytest.mark.parametrize("make_model", [lambda: cifar_resnet(8, 10), lambda: resnet18(10)])
-def test_a_network_that_is_not_plain_is_refused(make_model, images):
+def test_a_network_that_is_not_plain_is_an_error(make_model, images):
     with pytest.raises(ValueError, match="takes a plain network: cifar_resnet"):
         insert_identity_blocks(make_model(), blocks_per_stage=1, images=images)

@@ -4,15 +4,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from cnnlesson.anatomy import layer_table
+from cnnlesson.anatomy import forward_hooks, layer_table
 from cnnlesson.models import TwoTowerAlexNet
+from cnnlesson.models.two_towers import normalise
 
 
 @pytest.fixture(scope="module")
 def model():
     torch.manual_seed(0)
     model = TwoTowerAlexNet(num_classes=10)
-    for parameter in model.parameters():  # stronger than the paper's, so that a wrong connection shows in the output
+    for parameter in model.parameters():  # larger than the paper's, so that a wrong connection shows in the output
         torch.nn.init.normal_(parameter, std=2 / max(1, parameter[0].numel()) ** 0.5)
     return model.eval()
 
@@ -36,25 +37,17 @@ def test_the_filters_have_the_papers_sizes():
     assert shapes == [(96, 3, 11, 11), (256, 48, 5, 5), (384, 256, 3, 3), (384, 192, 3, 3), (256, 192, 3, 3)]
 
 
-def test_the_first_weights_are_the_papers():
+def test_the_initial_weights_are_the_papers():
     torch.manual_seed(0)
     model = TwoTowerAlexNet(num_classes=10)
-    for name, bias in {
-        "conv1": 0,
-        "conv2": 1,
-        "conv3": 0,
-        "conv4": 1,
-        "conv5": 1,
-        "fc6": 1,
-        "fc7": 1,
-        "fc8": 0,
-    }.items():
+    biases = dict(conv1=0, conv2=1, conv3=0, conv4=1, conv5=1, fc6=1, fc7=1, fc8=0)
+    for name, bias in biases.items():
         layer = getattr(model, name)
         assert (layer.bias == bias).all()
         assert layer.weight.std().item() == pytest.approx(0.01, rel=0.05)
 
 
-def test_towers_on_two_devices_give_the_same_outputs_and_gradients(model, images):
+def test_towers_on_two_devices_have_the_same_outputs_and_gradients(model, images):
     whole = copy.deepcopy(model)
     placed = model.on_two_devices(["cpu", torch.device("cpu")])
     with torch.no_grad():
@@ -69,37 +62,28 @@ def test_towers_on_two_devices_give_the_same_outputs_and_gradients(model, images
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="this machine has fewer than two GPUs")
-def test_towers_on_two_gpus_give_the_same_outputs(model, images):
+def test_towers_on_two_gpus_have_the_same_outputs(model, images):
     placed = model.on_two_devices(["cuda:0", "cuda:1"])
     with torch.no_grad():
         torch.testing.assert_close(placed(images).cpu(), model(images), rtol=1e-2, atol=1e-2)
 
 
-def test_the_towers_talk_only_where_the_figure_lets_them(model, images):
-    """What the second tower's conv1 gives reaches the first tower's conv2 never, and its conv3 always."""
+def test_the_towers_exchange_maps_only_where_the_figure_shows_it(model, images):
+    """The second tower's conv1 has no effect on the first tower's conv2, and an effect on its conv3."""
     changed = copy.deepcopy(model)
     with torch.no_grad():
         changed.conv1.weight[48:] *= 2
-    maps = {"before": {}, "after": {}}
-    for network, kept in ((model, maps["before"]), (changed, maps["after"])):
-        handles = [
-            getattr(network, name).register_forward_hook(
-                lambda layer, inputs, x, kept=kept, name=name: kept.update({name: x})
-            )
-            for name in ("conv2", "conv3")
-        ]
-        with torch.no_grad():
+    outputs = []
+    for network in (model, changed):
+        with forward_hooks([network.conv2, network.conv3], lambda *call: outputs.append(call[-1])), torch.no_grad():
             network(images)
-        for handle in handles:
-            handle.remove()
-    assert torch.equal(maps["before"]["conv2"][:, :128], maps["after"]["conv2"][:, :128])
-    assert not torch.equal(maps["before"]["conv2"][:, 128:], maps["after"]["conv2"][:, 128:])
-    assert not torch.equal(maps["before"]["conv3"][:, :192], maps["after"]["conv3"][:, :192])
+    conv2, conv3, changed_conv2, changed_conv3 = outputs
+    assert torch.equal(conv2[:, :128], changed_conv2[:, :128])
+    assert not torch.equal(conv2[:, 128:], changed_conv2[:, 128:])
+    assert not torch.equal(conv3[:, :192], changed_conv3[:, :192])
 
 
 def test_normalisation_follows_the_papers_formula():
-    from cnnlesson.models.two_towers import normalise
-
     x = torch.rand(1, 12, 1, 1) * 30
     for channel in range(12):  # section 3.3, written out for one channel
         neighbours = x[0, max(0, channel - 2) : channel + 3, 0, 0]
@@ -108,13 +92,13 @@ def test_normalisation_follows_the_papers_formula():
 
 
 @pytest.mark.parametrize("shape", [(2, 3, 224, 224), (2, 1, 227, 227), (3, 227, 227)])
-def test_it_says_which_images_it_takes(model, shape):
+def test_it_names_the_image_shape_it_takes(model, shape):
     for network in (model, model.on_two_devices(["cpu", "cpu"])):
         with pytest.raises(ValueError, match=r"takes images of shape \(N, 3, 227, 227\), got .*image_size=227"):
             network(torch.zeros(shape))
 
 
 @pytest.mark.parametrize("missing", ["cuda:99", "gpu"])
-def test_a_device_that_is_not_there_is_named(model, missing):
-    with pytest.raises(ValueError, match=f"device '{missing}' is not there"):
+def test_a_device_that_does_not_exist_is_named(model, missing):
+    with pytest.raises(ValueError, match=f"device '{missing}'.* use 'cpu'"):
         model.on_two_devices(["cpu", missing])
