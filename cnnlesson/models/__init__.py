@@ -1,4 +1,4 @@
-"""The networks of the lesson, as the papers and the slides draw them. They import torch and nothing else."""
+"""The networks of the lesson, as the papers and the slides draw them."""
 
 from cnnlesson.models.alexnet import AlexNet
 from cnnlesson.models.identity import insert_identity_blocks
