@@ -1,6 +1,7 @@
 """The lesson from a shell: python -m cnnlesson exercise --help"""
 
 import argparse
+import math
 import shlex
 import sys
 import time
@@ -36,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise  # a mistake in the package: show where
         return fail(error)
     except KeyboardInterrupt:
-        print("\nstopped; what was finished is kept, and the same command goes on after it", file=sys.stderr)
+        print("\nstopped; what is finished is kept, and the same command continues after it", file=sys.stderr)
         return 130
     return 0
 
@@ -59,9 +60,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     add_exercise_options(exercise.add_argument)
     status = commands.add_parser("status", help="how far a search is that runs elsewhere")
     status.set_defaults(command=show_status)
-    status.add_argument("--storage", required=True, help="its journal, or the address of its database")
-    status.add_argument("--name", default="grid", help="of the search in a database, such as ada-alexnet")
-    status.add_argument("--every", metavar="SECONDS", type=positive(float), help="show it again and again")
+    status.add_argument("--storage", required=True, help="its journal, such as results/alexnet.journal")
+    status.add_argument("--every", metavar="SECONDS", type=positive(float), help="print it again and again")
     depth = commands.add_parser(
         "depth",
         help="train plain and residual networks of several depths on CIFAR-10",
@@ -106,27 +106,34 @@ def add_exercise_options(add: Callable) -> None:
         help="more weight decays, for the best point of the grid alone",
     )
     add("--out", type=Path, default=Path("results"), help="folder for the trials and the report (results)")
-    add("--storage", metavar="URL", help="postgresql://user@host/database, for several machines (a journal in --out)")
-    add("--name", help="of the searches in the database, such as ada; the model's is added to it")
-    add("--workers", metavar="N", type=positive(int), default=1, help="trials at a time on this machine (1)")
-    add("--prune", action="store_true", help="end trials of the grid early that are behind the others")
-    add("--retry-failed", action="store_true", help="run the trials once more that have failed")
-    add("--forecast", action="store_true", help="only say how long it will take, and how much memory")
-    add("--fit", metavar="MINUTES", type=positive(float), help="only say how many epochs or images fit into a time")
+    add(
+        "--part",
+        metavar="K/N",
+        type=part,
+        default=(1, 1),
+        help="3/8 trains every eighth point: start one process per part",
+    )
+    add("--ray", metavar="ADDRESS", help="of a Ray cluster that runs the trials, or 'auto' (needs cnnlesson[ray])")
+    add("--gpus-per-trial", metavar="N", type=positive(float), default=1.0, help="with --ray; 0.5: two per GPU (1)")
+    add("--retry-failed", action="store_true", help="run the failed trials once more")
+    add("--forecast", action="store_true", help="only print how long it will take, and how much memory")
+    add("--fit", metavar="MINUTES", type=positive(float), help="only print how many epochs or images fit into a time")
     add("--conclusions", metavar="FILE", type=Path, help="your own words for the report, a text in Markdown")
     add("--images", metavar="N", type=positive(int), help="use only so many images, the same share of each class")
     add("--val-fraction", type=float, default=0.1, metavar="SHARE", help="of the images, to validate on (0.1)")
-    add("--image-size", metavar="N", type=positive(int), help="pixels (alexnet: 227, resnet18: the images' own)")
+    add(
+        "--image-size", metavar="N", type=between(1, 1024, int), help="pixels (alexnet: 227, resnet18: the images' own)"
+    )
     add("--augment", action="store_true", help="flip and shift the training images at random")
-    add("--dropout", type=float, default=0.5, metavar="P", help="alexnet's, 0 to 1 (0.5)")
+    add("--dropout", type=between(0, 1, float), default=0.5, metavar="P", help="alexnet's, 0 to 1 (0.5)")
     add("--small-images", action="store_true", help="resnet18's first convolution is 3×3, with no pool after it")
     add(
         "--seed",
         type=int,
         nargs="+",
         default=[0],
-        help="of the first weights and the order of the images; several "
-        "train each point several times, and the first one splits the images (0)",
+        help="of the initial weights and the order of the images; several train each point several times, and the "
+        "first one splits the images (0)",
     )
     add("--root", type=Path, default=Path("data"), help="folder for downloads and decoded images (data)")
     add("--device", help="cpu, cuda or cuda:1 (the GPU where there is one)")
@@ -171,22 +178,40 @@ def add_cifar_options(add: Callable) -> None:
     add("--device", help="cpu, cuda or cuda:1 (the GPU where there is one)")
 
 
-def positive(kind: type):
+def positive(kind: type) -> Callable[[str], float]:
     def convert(text: str):
         number = kind(text)
-        if not number > 0:
-            raise argparse.ArgumentTypeError(f"must be above 0, got {text}")
+        if not 0 < number < math.inf:
+            raise argparse.ArgumentTypeError(f"must be a finite number above 0, got {text}")
         return number
 
-    convert.__name__ = f"{kind.__name__} above 0"  # what argparse calls it where the text is no number
+    convert.__name__ = f"{kind.__name__} above 0"  # what argparse calls it if the text is not a number
+    return convert
+
+
+def between(least: float, most: float, kind: type) -> Callable[[str], float]:
+    def convert(text: str):
+        number = kind(text)
+        if not least <= number <= most:
+            raise argparse.ArgumentTypeError(f"must be from {least} to {most}, got {text}")
+        return number
+
+    convert.__name__ = f"{kind.__name__} from {least} to {most}"
     return convert
 
 
 def not_negative(text: str) -> float:
     number = float(text)
-    if not number >= 0:
-        raise argparse.ArgumentTypeError(f"must not be below 0, got {text}")
+    if not 0 <= number < math.inf:
+        raise argparse.ArgumentTypeError(f"must be a finite number that is not below 0, got {text}")
     return number
+
+
+def part(text: str) -> tuple[int, int]:
+    number, slash, num_parts = text.partition("/")
+    if not (slash and number.isdecimal() and num_parts.isdecimal() and 1 <= int(number) <= int(num_parts)):
+        raise argparse.ArgumentTypeError(f"must be such as 3/8, the third of eight parts, got {text}")
+    return int(number), int(num_parts)
 
 
 def run_exercise(options: argparse.Namespace) -> None:
@@ -196,8 +221,6 @@ def run_exercise(options: argparse.Namespace) -> None:
     from cnnlesson.experiments.exercise import run_exercise as run
     from cnnlesson.runtime.memory import reuse_freed_memory
 
-    if options.storage is not None and options.name is None:
-        raise ValueError("a database holds the searches of others too: name yours with --name, such as --name ada")
     conclusions = "Not written yet." if options.conclusions is None else options.conclusions.read_text(encoding="utf-8")
     data = named_images(options.data, options.root, options.seed[0])
     images = data.train if options.images is None else take(data.train, options.images, seed=options.seed[0])
@@ -228,10 +251,9 @@ def run_exercise(options: argparse.Namespace) -> None:
         seeds=options.seed,
         decays_at_best=options.decay_at_best,
         out=options.out,
-        storage=options.storage,
-        name=options.name,
-        workers=options.workers,
-        prune=options.prune,
+        part=options.part,
+        ray=options.ray,
+        gpus_per_trial=options.gpus_per_trial,
         retry_failed=options.retry_failed,
         device=options.device,
     )
@@ -246,10 +268,10 @@ def run_exercise(options: argparse.Namespace) -> None:
 def show_status(options: argparse.Namespace) -> None:
     from cnnlesson.search import status
 
-    print(status(options.storage, options.name))
+    print(status(options.storage))
     while options.every is not None:
         time.sleep(options.every)
-        print(f"\n{status(options.storage, options.name)}")
+        print(f"\n{status(options.storage)}")
 
 
 def run_depth(options: argparse.Namespace) -> None:

@@ -75,10 +75,9 @@ def check_launch(path: Path, records: Sequence[dict], launch: Mapping) -> Iterat
     if before["grid"].keys() != launch["grid"].keys():
         names, now = ", ".join(before["grid"]), ", ".join(launch["grid"])
         raise ValueError(f"{path} holds trials over {names}, now the grid is over {now}: name another file")
-    if changes := _changes(
-        *({name: sorted(values) for name, values in one["grid"].items()} for one in (before, launch))
-    ):
-        yield f"the grid has changed ({changes}): what has ended of the old one stays"
+    same_values = all({*before["grid"][name]} == {*launch["grid"][name]} for name in launch["grid"])
+    if not same_values:
+        yield f"the grid has changed ({_changes(before['grid'], launch['grid'])}): what has ended of the old one stays"
     if changes := _changes(before["run"], launch["run"]):
         yield (
             f"run has changed since {path} was written ({changes}): the trials that have ended keep their old results. "
@@ -89,4 +88,8 @@ def check_launch(path: Path, records: Sequence[dict], launch: Mapping) -> Iterat
 def _changes(before: Mapping, now: Mapping) -> str:
     """What differs, such as "epochs 3, now 5"."""
     names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    return "; ".join(f"{name} {before.get(name)}, now {now.get(name)}" for name in names)
+    return "; ".join(f"{name} {_text(before.get(name))}, now {_text(now.get(name))}" for name in names)
+
+
+def _text(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -78,6 +78,7 @@ class GridSearch:
         if not 1 <= number <= num_parts:
             raise ValueError(f"part must be (number, how many), such as (3, 8), with a number from 1 to 8, got {part}")
         self.journal = Journal(self.storage if part == (1, 1) else _part_path(self.storage, *part))
+        self.told = set()  # remarks of the training doctor on the device
         self._costs = {}
         self._forecast = None  # seconds
 
@@ -270,7 +271,7 @@ class Attempt:
         self.search, self.point, self.progress = search, point, progress
         self.name = words(point)
         self.history = []
-        self.told = set()  # remarks of the doctor
+        self.told = set()  # remarks of the training doctor
         progress.start(self.name)
 
     def add(self, epoch: Epoch, busy: float | None = None) -> None:
@@ -278,11 +279,17 @@ class Attempt:
         self.history.append(epoch)
         self.search.journal.write({"epoch": asdict(epoch), "point": self.point})
         self.progress.epoch(self.name, epoch)
-        for remark in diagnose(self.history, self.search.num_classes, busy):
-            # A symptom is told once, though its numbers change from epoch to epoch.
-            if (symptom := re.sub(r"[\d.e%-]+", "", remark)) not in self.told:
-                self.told.add(symptom)
-                self.progress.say(f"  {self.name}, epoch {epoch.number}: {remark}")
+        for remark in diagnose(self.history, self.search.num_classes):
+            self._tell(remark, self.told)
+        for remark in diagnose([], None, busy):  # of the device: what holds for one trial holds for the next
+            self._tell(remark, self.search.told)
+
+    def _tell(self, remark: str, told: set) -> None:
+        """Print a remark of the doctor, once per symptom, though its numbers change from epoch to epoch."""
+        symptom = re.sub(r"[\d.e%-]+", "", remark)
+        if symptom not in told:
+            self.progress.say(f"  {self.name}, epoch {self.history[-1].number}: {remark}")
+            told.add(symptom)
 
     def end(self) -> None:
         last = self.history[-1]

@@ -110,12 +110,11 @@ class Journal:
         owner = owner_of(records)
         if owner is None or owner["by"] == self.by:
             return
-        process = f"pid {owner['launch']['pid']} on {owner['launch']['host']}"
         seconds = round(time.time() - _last_heard(records, owner["by"]))
         raise OSError(
-            f"another process ({process}, last heard of {seconds} s ago) is running the search in {self.path}: wait "
-            f"until it ends, or stop it (it may be another notebook). If its machine is gone, run again in "
-            f"{GRACE_SECONDS} s"
+            f"another process is running the search in {self.path}: wait until it ends, or stop it (pid "
+            f"{owner['launch']['pid']} on {owner['launch']['host']}, last heard of {seconds} s ago; it may be another "
+            f"notebook). A process that was lost with its machine blocks the journal for {GRACE_SECONDS} s"
         )
 
     def write(self, record: Mapping) -> None:
@@ -166,7 +165,7 @@ class Journal:
             if error.errno is None:
                 raise  # one of ours, and in one line already
             raise OSError(
-                f"the journal {self.path} cannot be written ({error.strerror}): free some room on that disk, or name "
+                f"the journal {self.path} cannot be written ({error.strerror}): free some space on that disk, or name "
                 "another file; what is finished is kept"
             ) from error
 

@@ -13,7 +13,7 @@ from small_files import jpeg, write_zip
 from cnnlesson.__main__ import main
 from cnnlesson.data import Batches, split, tiny_imagenet
 from cnnlesson.data.batches import watch_batches
-from cnnlesson.experiments import exercise
+from cnnlesson.experiments import trial
 from cnnlesson.models import resnet18
 from cnnlesson.training import evaluate, train
 
@@ -51,7 +51,7 @@ def test_the_grid_the_decays_at_its_best_point_and_the_report(run, tmp_path, cap
     assert table.iloc[8]["lr"] in last[last["val_accuracy"] == best]["lr"].tolist()
     said = capsys.readouterr().out
     assert "24 training, 12 validation and 12 test images of 3 classes" in said
-    assert "guessing gives 33.3%" in said
+    assert "chance level 33.3%" in said
     assert "best point of resnet18: lr" in said
     assert "weight decay 0.1: training" in said
     assert "chosen: resnet18, validation accuracy" in said
@@ -90,7 +90,7 @@ def test_the_chosen_networks_test_accuracy_is_that_of_its_weights(run, tmp_path,
 
 def test_each_epoch_is_kept_when_it_ends_and_a_stopped_run_goes_on(run, monkeypatch, capsys):
     assert run("--epochs", "3", "--out", "whole") == 0
-    train = exercise.train
+    train = trial.train
 
     def stopped(*arguments, **more):
         for epoch in train(*arguments, **more):
@@ -99,9 +99,9 @@ def test_each_epoch_is_kept_when_it_ends_and_a_stopped_run_goes_on(run, monkeypa
                 raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(exercise, "train", stopped)
+        patch.setattr(trial, "train", stopped)
         assert run("--epochs", "3") == 130
-    assert "what was finished is kept" in capsys.readouterr().err
+    assert "what is finished is kept" in capsys.readouterr().err
     steps = []
     with watch_batches(lambda batches, number: steps.append(batches.seed) or True):
         assert run("--epochs", "3") == 0
@@ -121,7 +121,7 @@ def test_finished_trials_are_not_run_again(run, capsys):
 def test_other_settings_in_the_same_folder_are_refused(run, capsys):
     assert run() == 0
     assert run("--epochs", "2") == 2
-    assert "holds trials of other settings (epochs 1, now 2): name another storage" in capsys.readouterr().err
+    assert "holds trials of other settings (epochs 1, now 2): name another file" in capsys.readouterr().err
     assert run("--images", "12") == 2
     assert "holds trials of other settings (images " in capsys.readouterr().err
     assert len(results()) == 1
@@ -136,7 +136,7 @@ def test_several_seeds_are_averaged(run, capsys):
 
 
 def test_both_networks_are_in_one_report(run, tmp_path, capsys):
-    assert run("--model", "resnet18", "alexnet", "--images", "9", "--batch-size", "4", "--workers", "2") == 0
+    assert run("--model", "resnet18", "alexnet", "--images", "9", "--batch-size", "4") == 0
     assert results()["model"].tolist() == ["resnet18", "alexnet"]
     record = json.loads((tmp_path / "out" / "results.json").read_text())
     assert "image_size 227" in record["settings of alexnet"]
@@ -148,7 +148,7 @@ def test_both_networks_are_in_one_report(run, tmp_path, capsys):
 def test_a_forecast_and_what_fits_train_nothing(run, tmp_path, capsys):
     assert run("--fit", "1", "--lr", "0.1", "0.01") == 0
     said = capsys.readouterr().out
-    assert "resnet18, a processor with" in said
+    assert "resnet18, a CPU with" in said
     assert "batch size 8: 2 trials of" in said
     assert "into 1 minutes fit 2 trials of" in said
     assert not (tmp_path / "out").exists()
@@ -156,7 +156,7 @@ def test_a_forecast_and_what_fits_train_nothing(run, tmp_path, capsys):
 
 def test_status_of_nothing_is_one_line(run, capsys):
     assert main(["status", "--storage", "nothing.journal"]) == 2
-    assert capsys.readouterr().err == "error: nothing.journal holds no search called grid: start it with run()\n"
+    assert capsys.readouterr().err == "error: nothing.journal holds no search: start it with run()\n"
 
 
 def test_folders_of_classes_will_do_as_well(run, tmp_path, capsys):
@@ -192,8 +192,6 @@ def test_where_everything_diverges_it_says_what_to_try(run, capsys):
     ("options", "message"),
     [
         (["--data", "missing.zip"], "missing.zip does not exist"),
-        (["--storage", "postgresql://nobody@127.0.0.1:9/x"], "name yours with --name"),
-        (["--storage", "postgresql://nobody@127.0.0.1:9/x", "--name", "ada"], "the database 127.0.0.1:9/x cannot be"),
         (["--lr", "0.1", "0.1"], "the grid's lr has a value twice"),
         (["--batch-size", "25"], "--batch-size 25 is larger than the 24 training images"),
         (["--val-fraction", "1.5"], "fractions must be positive and add up to 1"),
@@ -213,13 +211,20 @@ def test_bad_input_is_one_line_and_exit_code_2(run, capsys, options, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--batch-size", "0"], "argument --batch-size: must be above 0, got 0"),
+        (["--batch-size", "0"], "argument --batch-size: must be a finite number above 0, got 0"),
         (["--batch-size", "many"], "argument --batch-size: invalid int above 0 value: 'many'"),
-        (["--lr", "-1"], "argument --lr: must be above 0"),
-        (["--epochs", "0"], "argument --epochs: must be above 0"),
-        (["--weight-decay", "-0.1"], "argument --weight-decay: must not be below 0"),
-        (["--lr", "nan"], "argument --lr: must be above 0, got nan"),
+        (["--lr", "-1"], "argument --lr: must be a finite number above 0, got -1"),
+        (["--epochs", "0"], "argument --epochs: must be a finite number above 0"),
+        (["--weight-decay", "-0.1"], "argument --weight-decay: must be a finite number that is not below 0"),
+        (["--lr", "nan"], "argument --lr: must be a finite number above 0, got nan"),
         (["--model", "vgg"], "argument --model: invalid choice: 'vgg'"),
+        (["--fit", "inf"], "argument --fit: must be a finite number above 0, got inf"),
+        (["--lr", "inf"], "argument --lr: must be a finite number above 0, got inf"),
+        (["--dropout", "-1"], "argument --dropout: must be from 0 to 1, got -1"),
+        (["--image-size", "1000000"], "argument --image-size: must be from 1 to 1024, got 1000000"),
+        (["--part", "9/8"], "argument --part: must be such as 3/8, the third of eight parts, got 9/8"),
+        (["--part", "half"], "argument --part: must be such as 3/8, the third of eight parts, got half"),
+        (["--gpus-per-trial", "0"], "argument --gpus-per-trial: must be a finite number above 0, got 0"),
     ],
 )
 def test_a_mistyped_option_is_named(run, capsys, options, message):
@@ -230,7 +235,7 @@ def test_a_mistyped_option_is_named(run, capsys, options, message):
 
 
 def test_out_of_memory_has_failed_in_one_line_and_the_grid_goes_on(run, monkeypatch, capsys):
-    train = exercise.train
+    train = trial.train
 
     def fail(model, batches, *arguments, **more):
         if batches.batch_size == 12:
@@ -238,7 +243,7 @@ def test_out_of_memory_has_failed_in_one_line_and_the_grid_goes_on(run, monkeypa
         yield from train(model, batches, *arguments, **more)
 
     with monkeypatch.context() as patch:
-        patch.setattr(exercise, "train", fail)
+        patch.setattr(trial, "train", fail)
         assert run("--batch-size", "12", "8") == 0
     assert results()["state"].tolist() == ["failed", "completed"]
     assert "failed: out of memory on cuda with a batch of 12 images: lower batch_size" in capsys.readouterr().out
@@ -275,6 +280,29 @@ def test_a_failed_download_is_one_line_and_exit_code_2(run, tmp_path, monkeypatc
     assert run("--data", "tiny-imagenet", "--root", str(tmp_path / "other")) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("error: tiny-imagenet-200.zip could not be downloaded.")
+
+
+def test_parts_train_their_share_and_the_run_without_part_writes_the_report(run, tmp_path, capsys):
+    grid = ["--lr", "0.1", "0.01", "--batch-size", "8", "12", "--decay-at-best", "0.1"]
+    for number in (1, 3):
+        assert run(*grid, "--part", f"{number}/3") == 0
+    said = capsys.readouterr().out
+    assert "resnet18: 1 point missing\n  lr 0.01, batch size 8, weight decay 0\n" in said
+    assert "no report yet: it needs the whole table" in said
+    assert not (tmp_path / "out" / "report.html").exists()
+    assert run(*grid) == 0
+    assert "3 of 4 trials have ended already" in capsys.readouterr().out
+    parts = results()
+    assert run(*grid, "--out", "whole") == 0
+    timing = ["seconds", "images_per_second"]
+    pd.testing.assert_frame_equal(parts.drop(columns=timing), results("whole").drop(columns=timing))
+
+
+def test_status_every_so_often_wants_a_finite_number(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main(["status", "--storage", "x.journal", "--every", "inf"])
+    assert stopped.value.code == 2
+    assert "argument --every: must be a finite number above 0, got inf" in capsys.readouterr().err
 
 
 def test_from_a_shell():

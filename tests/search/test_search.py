@@ -1,13 +1,13 @@
 """The grid search as a student uses it: each point ends once, and nothing that is finished is lost."""
 
 import functools
+import json
 import math
 import subprocess
 import sys
 import threading
 from pathlib import Path
 
-import optuna
 import pandas as pd
 import pytest
 import torch
@@ -32,10 +32,10 @@ def states(results: pd.DataFrame) -> list[str]:
     return results.groupby(["lr", "batch_size", "weight_decay"], sort=False)["state"].last().tolist()
 
 
-def trials_of(storage) -> list[optuna.trial.FrozenTrial]:
-    """All trials as Optuna itself reads them."""
-    backend = optuna.storages.journal.JournalFileBackend(str(storage))
-    return optuna.load_study(study_name="grid", storage=optuna.storages.JournalStorage(backend)).trials
+def ends(storage) -> list[str]:
+    """The ends of trials in a journal, in its order."""
+    records = map(json.loads, storage.read_text().splitlines())
+    return [record["end"] for record in records if "end" in record]
 
 
 def test_every_point_is_trained_once_in_the_order_of_the_grid(storage):
@@ -47,8 +47,7 @@ def test_every_point_is_trained_once_in_the_order_of_the_grid(storage):
     for name in ("train_loss", "train_accuracy", "val_loss", "val_accuracy"):
         assert rows[name].tolist() == [getattr(epoch, name) for epoch in alone]
     assert rows["epoch"].tolist() == [1, 2, 3]
-    assert [trial.state.name for trial in trials_of(storage)] == ["COMPLETE"] * 6
-    assert trials_of(storage)[3].params == {"lr": 0.01, "batch_size": 15, "weight_decay": 0.0005}
+    assert ends(storage) == ["completed"] * 6
 
 
 def test_finished_points_are_never_run_twice(storage, capsys):
@@ -70,7 +69,7 @@ def test_a_stopped_trial_goes_on_after_its_last_epoch_and_ends_with_the_same_fig
 
     with pytest.raises(KeyboardInterrupt):
         GridSearch(stopped, GRID, storage).run()
-    assert status(storage).startswith("6 points: 1 completed, 5 waiting; no process runs it now")
+    assert status(storage).startswith("6 points: 1 completed, 1 interrupted, 4 waiting; no process runs it now")
 
     passes = []
     with watch_batches(lambda batches, number: passes.append(number == 0 and batches.seed is not None) or True):
@@ -195,7 +194,7 @@ def test_another_grid_says_what_changed_and_keeps_what_is_finished(storage, caps
     said = capsys.readouterr().out
     assert (
         "the grid has changed (lr 0.1, 0.01, 0.001, now 0.1; batch_size 8, 15, now 15; "
-        "weight_decay 0.0005, now 0, 0.0005, 0.05): what is finished of the old one stays"
+        "weight_decay 0.0005, now 0, 0.0005, 0.05): what has ended of the old one stays"
     ) in said
     assert states(GridSearch(None, GRID, storage).run()) == ["completed"] * 6
 
@@ -204,7 +203,7 @@ def test_other_settings_are_not_mixed(storage):
     settings = {"model": "resnet18", "epochs": 3}
     GridSearch(run, ONE, storage, settings=settings).run()
     other = GridSearch(run, ONE, storage, settings=settings | {"epochs": 5})
-    with pytest.raises(ValueError, match=r"holds trials of other settings \(epochs 3, now 5\): name another storage"):
+    with pytest.raises(ValueError, match=r"holds trials of other settings \(epochs 3, now 5\): name another file"):
         other.run()
     with pytest.raises(ValueError, match="holds trials over lr, batch_size, weight_decay, now the grid is over lr:"):
         GridSearch(run, {"lr": [0.1]}, storage, settings=settings).run()
@@ -220,13 +219,6 @@ def test_a_journal_that_was_cut_in_the_middle_of_a_line_is_taken_up(storage, cap
     pd.testing.assert_frame_equal(results, whole)
     said = capsys.readouterr().out
     assert f"the last line of {storage} was cut in the middle and is dropped" in said
-    assert [trial.state.name for trial in trials_of(storage)].count("COMPLETE") == 6
-
-
-def test_a_lock_that_a_dead_process_left_does_not_hold_up_the_search(storage):
-    storage.parent.mkdir()
-    storage.with_name("grid.journal.lock").touch()
-    assert states(GridSearch(run, ONE, storage).run()) == ["completed"]
 
 
 def test_a_second_launcher_is_told_that_there_is_one(storage):
@@ -264,11 +256,11 @@ def test_a_full_disk_stops_the_search_in_one_line_and_the_next_run_goes_on(stora
 
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", full)
-        with pytest.raises(OSError, match=r"could not be written .*No space left on device.*: free some room"):
+        with pytest.raises(OSError, match=r"could not be written .*No space left on device.*: free some space"):
             search.run()
     assert states(search.results())[0] == "completed"
     assert states(search.run()) == ["completed"] * 6
-    assert len([trial for trial in trials_of(storage) if trial.state.name == "COMPLETE"]) == 6
+    assert ends(storage) == ["completed"] * 6
 
 
 SCRIPT = """
@@ -277,7 +269,7 @@ sys.path.insert(0, {tests!r})
 from small_run import GRID, run
 from cnnlesson.search import GridSearch
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-resource.setrlimit(resource.RLIMIT_FSIZE, (9_000, 9_000))
+resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, 4_000))
 
 def plain(**point):
     yield from run(**point, checkpoint=None)
@@ -295,21 +287,14 @@ def test_a_journal_that_the_system_does_not_let_grow_is_one_line_and_is_taken_up
     process = subprocess.run([sys.executable, "-c", script, storage], capture_output=True, text=True)
     refused = [line for line in process.stdout.splitlines() if line.startswith("refused:")]
     assert refused == [
-        f"refused: the journal {storage} cannot be written (File too large): free some room on that disk, or name "
-        "another storage; what is finished is kept"
+        f"refused: the journal {storage} cannot be written (File too large): free some space on that disk, or name "
+        "another file; what is finished is kept"
     ], process.stderr
     finished = states(GridSearch(run, GRID, storage).results()).count("completed")
     assert 0 < finished < 6
     results = GridSearch(run, GRID, storage).run()
     assert states(results) == ["completed"] * 6
     pd.testing.assert_frame_equal(results, GridSearch(run, GRID, tmp_path / "whole.journal").run())
-
-
-def test_pruning_ends_trials_that_are_behind(storage):
-    grid = {"lr": [0.1, 1e-5, 1e-6, 1e-7], "batch_size": [8], "weight_decay": [0]}
-    results = GridSearch(run, grid, storage).run(prune=True)
-    assert states(results) == ["completed", "pruned", "pruned", "pruned"]
-    assert results["epoch"].tolist() == [1, 2, 3, 1, 1, 1]
 
 
 def test_a_forecast_is_near_the_actual_time_and_trains_nothing(storage, capsys):
@@ -323,7 +308,7 @@ def test_a_forecast_is_near_the_actual_time_and_trains_nothing(storage, capsys):
     assert all(50e-3 < gigabytes < 20 for gigabytes in table["memory_gb"])
     said = capsys.readouterr().out
     assert "batch size 8: 3 trials of 1 second," in said
-    assert "together: " in said and "with 1 worker on this machine" in said
+    assert "together: " in said
     fits = search.fit_into(minutes=6 * 0.45 / 60)
     assert fits["epochs"] in (0, 1)
     assert 0.1 < fits["images"] < 0.4
@@ -339,7 +324,7 @@ def test_a_forecast_is_near_the_actual_time_and_trains_nothing(storage, capsys):
 
 
 def test_status_from_elsewhere(storage):
-    with pytest.raises(ValueError, match="holds no search called grid"):
+    with pytest.raises(ValueError, match="holds no search"):
         status(storage)
     assert not storage.exists()
     GridSearch(run, GRID, storage).run()
@@ -358,6 +343,9 @@ def test_status_from_elsewhere(storage):
         ({"lr": ["fast"]}, "the grid's lr must be finite numbers, got 'fast'"),
         ({"lr": [math.nan]}, "the grid's lr must be finite numbers, got nan"),
         ({"lr": [0.1, 0.1]}, "the grid's lr has a value twice"),
+        ({"lr": [True]}, "the grid's lr must be finite numbers, got True"),
+        ({"lr": {0.1: 1}}, "the grid's lr must be a list of numbers"),
+        ({"epochs": [1], "grid_epochs": [2]}, "two names of the grid would share a column"),
     ],
 )
 def test_a_grid_that_cannot_be_is_named(storage, grid, message):
@@ -369,52 +357,21 @@ def test_a_storage_that_cannot_be_used_is_one_line(tmp_path):
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(OSError, match=r"the folder .*taken cannot be made .*: name another one"):
         GridSearch(run, ONE, tmp_path / "taken" / "grid.journal").run()
-    with pytest.raises(
-        OSError, match=r"the journal .* cannot be written \(Is a directory\): free some room .* or name"
-    ):
+    with pytest.raises(ValueError, match=r"is not a file: name a journal, such as results/alexnet.journal"):
         GridSearch(run, ONE, tmp_path).run()
     (tmp_path / "notes.txt").write_text("my notes\nof today")
     with pytest.raises(ValueError, match=r"notes.txt is not a journal of trials: name another file"):
         GridSearch(run, ONE, tmp_path / "notes.txt").run()
-    with pytest.raises(ValueError, match=r"notes.txt is not a journal of trials .*: name another file"):
+    with pytest.raises(ValueError, match=r"notes.txt is not a journal of trials: name another file"):
         status(tmp_path / "notes.txt")
     assert (tmp_path / "notes.txt").read_text() == "my notes\nof today"
-    with pytest.raises(ValueError, match="sqlite can give one trial to two workers"):
-        GridSearch(run, ONE, "sqlite:///grid.db", name="mine")
-    with pytest.raises(ValueError, match="a database holds the searches of others too"):
+    (tmp_path / "old.journal").write_text('{"op_code": 0, "study_name": "grid"}\n')
+    with pytest.raises(ValueError, match=r"old.journal is a journal of cnnlesson 0.1, which this version cannot read"):
+        GridSearch(run, ONE, tmp_path / "old.journal").run()
+    (tmp_path / "other.journal").write_text('{"journal": "mine"}\n')
+    with pytest.raises(ValueError, match=r"other.journal is not a journal of trials: name another file"):
+        status(tmp_path / "other.journal")
+    with pytest.raises(ValueError, match="/dev/zero is not a file"):
+        status("/dev/zero")
+    with pytest.raises(ValueError, match=r"is an address: name a file, such as results/alexnet.journal"):
         GridSearch(run, ONE, "postgresql://nobody@127.0.0.1:9/nothing")
-    with pytest.raises(ConnectionError) as refused:
-        GridSearch(run, ONE, "postgresql://nobody:secret@127.0.0.1:9/nothing", name="mine").run()
-    assert "the database 127.0.0.1:9/nothing cannot be used" in str(refused.value)
-    assert "secret" not in str(refused.value)
-    assert "\n" not in str(refused.value)
-
-
-class Unloadable:
-    """Can be packed, but not unpacked, as what uses a file that only the first process has."""
-
-    def __call__(self, **point):
-        yield
-
-    def __reduce__(self):
-        return open, ("nothing/there",)
-
-
-def test_a_run_that_workers_cannot_take_up_has_failed(storage):
-    results = GridSearch(Unloadable(), ONE, storage).run(workers=2)
-    assert states(results) == ["failed"]
-    reason = results["reason"].iloc[0]
-    assert reason.startswith("RuntimeError: run cannot be taken up in another process (FileNotFoundError: ")
-
-
-def test_a_run_that_cannot_be_sent_to_workers_is_one_line(storage):
-    lock = threading.Lock()
-
-    def locked(**point):
-        with lock:
-            yield from run(**point, checkpoint=None)
-
-    with pytest.raises(ValueError, match=r"run cannot be sent to other processes .*: call it with workers=1"):
-        GridSearch(locked, ONE, storage).run(workers=2)
-    with pytest.raises(ValueError, match="workers must be at least 1"):
-        GridSearch(run, ONE, storage).run(workers=0)
