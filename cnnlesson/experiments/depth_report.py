@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 
 from cnnlesson import plots, reference
 from cnnlesson.data import Batches, TrainTest, take
@@ -43,29 +42,43 @@ def run_depth(
     """
     make_folder(out)
     settings = dataclasses.asdict(recipe) | {"images_sha256": reference.images_digest(*data)}
+    saved = {network: load_network(out, network) for network in networks if network_path(out, network).exists()}
+    for network, file in saved.items():
+        path = network_path(out, network)
+        different = [name for name in settings if file["settings"].get(name) != settings[name]]
+        if different:
+            raise ValueError(
+                f"{path} was trained with other settings ({', '.join(different)}): choose another folder with --out, "
+                "or delete the file"
+            )
+        print(f"{path} exists: {network} is not trained again")
     made = {"settings": settings, "circumstances": reference.circumstances(find_device(device))}
-    finished = [network for network in networks if network_path(out, network).exists()]
-    for network in finished:
-        _check_settings(out, network, settings)
-        print(f"{network_path(out, network)} exists: {network} is not trained again")
     for network in networks:
-        if network not in finished:
-            _train_network(data, network, recipe, out, made, device)
-    files = {network: load_network(out, network) for network in networks}
+        if network not in saved:
+            saved[network] = made | _train_network(data, network, recipe, device)
+            with atomic_write(network_path(out, network)) as unfinished:
+                torch.save(saved[network], unfinished)
     record = {
         "command": command,
         "data": f"{name}: {len(data.train):,} training and {len(data.test):,} test images",
         "seeds": sorted({network.seed for network in networks}),
         **settings,
-        "networks": {str(network): file["circumstances"] for network, file in files.items()},
+        "networks": {str(network): saved[network]["circumstances"] for network in networks},
     }
-    _report(data, name, files, record, out, device)
+    tables = {}
+    for table in ("depth", "gradients"):
+        rows = [dataclasses.asdict(network) | row for network in networks for row in saved[network][table]]
+        tables[table] = pd.DataFrame(rows)
+    deepest = max(networks, key=lambda network: (network.residual, network.depth))
+    if deepest.residual:
+        images, _ = next(iter(Batches(data.test, min(500, len(data.test)), 32, device=device)))
+        model = _load_model(out, deepest, len(data.train.classes), images.device)
+        tables["residual_sizes"] = residual_sizes(model, images)
+    _report(tables, name, deepest, record, out)
 
 
-def _train_network(
-    data: TrainTest, network: Network, recipe: Recipe, out: Path, made: dict, device: str | None
-) -> None:
-    """Train one network, print one line per epoch, and save the network at the end."""
+def _train_network(data: TrainTest, network: Network, recipe: Recipe, device: str | None) -> dict:
+    """Train one network, print one line per epoch, and return the rows of the tables and the weights."""
     depth, gradients = [], []
     for epoch in depth_experiment(data, [network], recipe, device):
         print(
@@ -80,18 +93,7 @@ def _train_network(
             for layer, norm in epoch.gradient_norms.items()
         ]
     weights = {name: tensor.cpu() for name, tensor in epoch.model.state_dict().items()}
-    with atomic_write(network_path(out, network)) as unfinished:
-        torch.save(made | {"depth": depth, "gradients": gradients, "weights": weights}, unfinished)
-
-
-def _check_settings(out: Path, network: Network, settings: dict) -> None:
-    found = load_network(out, network)["settings"]
-    different = [name for name in settings if found.get(name) != settings[name]]
-    if different:
-        raise ValueError(
-            f"{network_path(out, network)} was trained with other settings ({', '.join(different)}): "
-            "choose another folder with --out, or delete the file"
-        )
+    return {"depth": depth, "gradients": gradients, "weights": weights}
 
 
 def load_network(out: Path, network: Network) -> dict:
@@ -118,43 +120,28 @@ def network_path(out: Path, network: Network) -> Path:
     return out / f"{network}.pt"
 
 
-def _report(data: TrainTest, name: str, files: dict, record: dict, out: Path, device: str | None) -> None:
-    """Write and print the tables and figures."""
-    depth, gradients = (
-        pd.DataFrame([dataclasses.asdict(network) | row for network, file in files.items() for row in file[table]])
-        for table in ("depth", "gradients")
-    )
-    tables = {"depth": depth, "gradients": gradients}
+def _report(tables: dict[str, pd.DataFrame], name: str, deepest: Network, record: dict, out: Path) -> None:
+    """Print the tables, and write them and their figures."""
     print(f"\n{record['data']}, {record['epochs']} epochs")
-    print(plots.depth_text(depth, PUBLISHED_TEST_ERROR))
-    axes = plots.plot_depth_curves(depth, plots.blank(1, 2, plots.WIDE, sharey=True))
-    _save(axes[0].figure, name, out / "curves.png")
-    ax = plots.plot_depth(depth, PUBLISHED_TEST_ERROR, plots.blank(size=plots.WIDE))
-    _save(ax.figure, f"{name}, {record['epochs']} epochs", out / "depth.png")
-
+    print(plots.depth_text(tables["depth"], PUBLISHED_TEST_ERROR))
     print("\ngradient norms")
-    print(plots.gradient_norms_text(gradients))
-    axes = plots.plot_gradient_norms(gradients, plots.blank(1, 2, plots.WIDE, sharey=True))
-    _save(axes[0].figure, name, out / "gradients.png")
-
-    residual = [network for network in files if network.residual]
-    if residual:
-        network = max(residual, key=lambda network: network.depth)
-        images, _ = next(iter(Batches(data.test, min(500, len(data.test)), 32, device=device)))
-        model = _load_model(out, network, len(data.train.classes), images.device)
-        tables["residual_sizes"] = sizes = residual_sizes(model, images)
-        print(f"\nroot mean squares in the blocks of {network}")
-        print(plots.residual_sizes_text(sizes))
-        ax = plots.plot_residual_sizes(sizes, plots.blank())
-        _save(ax.figure, f"{network.depth} layers, trained on {name}", out / "residual_sizes.png")
+    print(plots.gradient_norms_text(tables["gradients"]))
+    figures = {
+        "curves": plots.plot_depth_curves(tables["depth"], plots.blank(1, 2, plots.WIDE, sharey=True))[0],
+        "depth": plots.plot_depth(tables["depth"], PUBLISHED_TEST_ERROR, plots.blank(size=plots.WIDE)),
+        "gradients": plots.plot_gradient_norms(tables["gradients"], plots.blank(1, 2, plots.WIDE, sharey=True))[0],
+    }
+    if "residual_sizes" in tables:
+        print(f"\nroot mean squares in the blocks of {deepest}")
+        print(plots.residual_sizes_text(tables["residual_sizes"]))
+        figures["residual_sizes"] = plots.plot_residual_sizes(tables["residual_sizes"], plots.blank())
+        figures["residual_sizes"].set_title(f"{deepest.depth} layers")
     for table_name, table in tables.items():
         reference.save(table_name, table, record, out)
+    for figure_name, ax in figures.items():
+        ax.figure.suptitle(f"{name}, {record['epochs']} epochs", fontsize=11)
+        plots.save_figure(ax.figure, out / f"{figure_name}.png")
     print(f"\nnetworks, tables and figures are in {out}/")
-
-
-def _save(figure: Figure, title: str, path: Path) -> None:
-    figure.suptitle(title, fontsize=11)
-    plots.save_figure(figure, path)
 
 
 def _load_model(out: Path, network: Network, num_classes: int, device: torch.device) -> CifarResNet:
@@ -185,23 +172,19 @@ def run_deepen(
         raise ValueError(
             f"{network.depth} layers can be deepened to {first}, {first + 6}, {first + 12}, ... layers, got {depth}"
         )
+    shallow = _load_model(out, network, len(data.train.classes), find_device(device)).eval()
     batch_size, weight_decay = file["settings"]["batch_size"], file["settings"]["weight_decay"]
     train_batches = Batches(data.train, batch_size, 32, seed=network.seed, augment=True, device=device)
     seen_batches = Batches(take(data.train, 10_000, seed=0), min(500, len(data.train)), 32, device=device)
     test_batches = Batches(data.test, min(500, len(data.test)), 32, device=device)
     probe, _ = next(iter(Batches(data.train, min(500, len(data.train)), 32, seed=network.seed, device=device)))
-    shallow = _load_model(out, network, len(data.train.classes), probe.device).eval()
     deeper = insert_identity_blocks(shallow, blocks_per_stage, probe)
-
-    differences, sizes = [], []
     with torch.no_grad():
-        for images, _ in test_batches:
-            logits = shallow(images)  # (N, num_classes)
-            differences.append((deeper(images) - logits).abs().max())
-            sizes.append(logits.abs().max())
+        before, after = (torch.cat([model(images) for images, _ in test_batches]) for model in (shallow, deeper))
+    difference, largest = (after - before).abs().max(), before.abs().max()
     added = count(blocks_per_stage, "identity block")
     print(f"{network} with {added} at the end of each stage has {depth} layers")
-    print(f"largest difference between their logits: {max(differences):.1e} (largest logit: {max(sizes):.1f})")
+    print(f"largest difference between their logits: {difference:.1e} (largest logit: {largest:.1f})")
 
     def print_errors(what: str, model: torch.nn.Module) -> None:
         seen, unseen = evaluate(model, seen_batches), evaluate(model, test_batches)
