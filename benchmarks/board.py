@@ -1,9 +1,9 @@
-"""What the live board costs: seconds of training with it and without it, in turn, in one kernel.
+"""The cost of the live board: training time with and without it, alternating in one kernel.
 
     python benchmarks/board.py --images 1000 --epochs 4
 
-The same network is trained anew each time, on `shapes`, made on the spot. Outside a notebook there is no board, so this
-starts a kernel and runs there.
+Each run trains the same network from scratch on the generated images of `shapes`. There is no board outside a notebook,
+so the script starts a kernel and runs itself there.
 """
 
 import argparse
@@ -26,8 +26,8 @@ from cnnlesson.widgets import live_board
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--images", required=True, type=int, help="training and validation images")
-    parser.add_argument("--epochs", required=True, type=int, help="of each training")
-    parser.add_argument("--repeats", type=int, default=3, help="trainings of each kind (3)")
+    parser.add_argument("--epochs", required=True, type=int, help="per run")
+    parser.add_argument("--repeats", type=int, default=3, help="runs with and without the board (3)")
     options = parser.parse_args()
     if output_area() is None:
         cell = nbformat.v4.new_code_cell(f"%run {' '.join(map(repr, sys.argv))}")
@@ -35,7 +35,7 @@ def main() -> None:
         print("".join(output["text"] for output in cell.outputs if output["output_type"] == "stream"))
         return
     train_set, val_set = split(take(shapes(seed=0).train, options.images, seed=0), (0.8, 0.2), seed=0)
-    seconds_of(train_set, val_set, 1, with_board=True)  # whatever is slow the first time
+    seconds_of(train_set, val_set, 1, with_board=True)  # warm-up
     seconds = {True: [], False: []}
     for repeat in range(options.repeats):
         for with_board in (True, False) if repeat % 2 else (False, True):

@@ -1,8 +1,9 @@
-"""The first use of a data set: seconds and memory until the first batch, without a cache and with one.
+"""The first use of a data set: time and memory up to the first training step, without and with the cache.
 
     python benchmarks/first_use.py --archive data/tiny-imagenet-200.zip
 
-Each line is a process of its own. Memory is the largest resident set, which counts pages of the mapped cache as well.
+Each line is measured in a separate process. Memory is the peak resident set size, which includes the pages of the
+memory-mapped cache.
 """
 
 import argparse
@@ -19,7 +20,7 @@ def main() -> None:
         measure(*sys.argv[2:])
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--archive", required=True, help="a zip of TinyImageNet's layout")
+    parser.add_argument("--archive", required=True, help="a zip file with TinyImageNet's layout")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     for _ in range(options.repeats):
@@ -32,7 +33,7 @@ def main() -> None:
 
 
 def measure(archive: str, cache: str) -> None:
-    """In a process of its own: print one line of JSON."""
+    """Print one line of JSON with the time of each step; runs in a fresh process."""
     found = {}
     start = time.perf_counter()
 
@@ -59,7 +60,7 @@ def measure(archive: str, cache: str) -> None:
     note("first batches")
     model = cnnlesson.models.resnet18(len(data.train.classes))
     model(torch.zeros(2, 3, 64, 64)).sum().backward()
-    note("a first step of resnet18")
+    note("first step of resnet18")
     found["memory"] = f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB"  # ru_maxrss is in KB
     print(json.dumps(found))
 

@@ -1,8 +1,8 @@
-"""How the cost grows: an epoch with its images, memory with epochs, a grid with its points.
+"""How the cost grows: an epoch with the number of images, memory with epochs, a grid with the number of points.
 
     python benchmarks/growth.py --archive data/tiny-imagenet-200.zip
 
-resnet18 at 64 pixels, batch size 64; the grid is of 320 `shapes`, one epoch.
+The network is resnet18 at 64 pixels with batch size 64. The grid trains on 320 images of `shapes` for one epoch.
 """
 
 import argparse
@@ -23,9 +23,9 @@ LEARNING_RATES = [0.001 * 2**step for step in range(9)]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--archive", required=True, help="a zip of TinyImageNet's layout")
+    parser.add_argument("--archive", required=True, help="a zip file with TinyImageNet's layout")
     parser.add_argument("--images", nargs="+", type=int, default=[10_000, 30_000, 100_000])
-    parser.add_argument("--epochs", type=int, default=10, help="of the training whose memory is looked at (10)")
+    parser.add_argument("--epochs", type=int, default=10, help="of the run whose memory is measured (10)")
     options = parser.parse_args()
     reuse_freed_memory()
     print(describe(find_device(None)))
@@ -33,16 +33,16 @@ def main() -> None:
         train_set = tiny_imagenet(folder, options.archive).train
         for num_images in options.images:
             seconds = epoch_seconds(take(train_set, num_images, seed=0))
-            print(f"an epoch of {num_images:,} images: {seconds:.1f} s, {1e6 * seconds / num_images:,.0f} µs an image")
+            print(f"an epoch of {num_images:,} images: {seconds:.1f} s, {1e6 * seconds / num_images:,.0f} µs per image")
         memory_of_epochs(take(train_set, 2000, seed=0), options.epochs)
         for num_points in (1, 3, 9):
             seconds = grid_seconds(LEARNING_RATES[:num_points], Path(folder) / f"{num_points}.journal")
-            print(f"a grid of {num_points} points: {seconds:.1f} s, {seconds / num_points:.2f} s a point")
+            print(f"a grid of {num_points} points: {seconds:.1f} s, {seconds / num_points:.2f} s per point")
 
 
 def epoch_seconds(train_set: ImageSet) -> float:
     model, batches, optimizer = prepare("resnet18", train_set, 64, fused=True)
-    train_one_epoch(model, [next(iter(batches))], optimizer)  # the first step also sets up memory
+    train_one_epoch(model, [next(iter(batches))], optimizer)  # warm-up: the first step also allocates memory
     start = time.perf_counter()
     train_one_epoch(model, batches, optimizer)
     return time.perf_counter() - start

@@ -1,8 +1,8 @@
-"""How fast images reach the network: this package beside ImageFolder and DataLoader, in one run.
+"""How fast images reach the network: `Batches` compared with ImageFolder and DataLoader in one run.
 
     python benchmarks/loading.py path/to/tiny-imagenet-200.zip [number of training images]
 
-Both read the same training images. Each figure is the median of the repeats, and the two ways take turns.
+Both read the same training images, and take turns. Each result is the median of the repeats.
 """
 
 import statistics

@@ -1,8 +1,8 @@
-"""What `reuse_freed_memory` does for AlexNet on a processor: images a second and peak memory, with and without.
+"""The effect of `reuse_freed_memory` on AlexNet on a CPU: images per second and peak memory, with and without it.
 
     python benchmarks/memory.py
 
-Each measurement is an epoch over 320 images in a process of its own, and the two take turns.
+Each measurement is one epoch over 320 images in a separate process; the two settings take turns.
 """
 
 import resource

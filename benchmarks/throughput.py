@@ -1,11 +1,11 @@
-"""Images a second of a whole training epoch: this package, what people use instead, and the ceiling of the machine.
+"""Images per second of a whole training epoch: this package, the alternatives, and the ceiling of the machine.
 
     make bench ARCHIVE=data/tiny-imagenet-200.zip
 
-All ways train the same networks on the same images, with SGD and momentum, and count from the end of one epoch to the
-end of the next. Each way runs in a process of its own; they take turns, and every other round goes backwards. `ceiling`
-is this package's step over a batch that is on the device already, in the process of `cnnlesson`. Peers are described at
-their functions below.
+Every way trains the same networks on the same images using SGD with momentum, and is timed from the end of the first
+epoch to the end of the second. Each way runs in a separate process. They take turns, in reverse order in every second
+round. `ceiling` repeats this package's training step on one batch that is already on the device, in the same process as
+`cnnlesson`. The functions below describe the others.
 """
 
 import argparse
@@ -43,11 +43,11 @@ from cnnlesson.runtime.memory import reuse_freed_memory
 
 NETWORKS = {"alexnet": (lambda: AlexNet(200, dropout=0.5), 227), "resnet18": (lambda: resnet18(200), 64)}
 BATCH_SIZES = (16, 32, 64, 256)
-WORKERS = 2  # of each DataLoader
+WORKERS = 2  # per DataLoader
 SGD = {"lr": 0.001, "momentum": 0.9, "weight_decay": 5e-4}
-# Of an epoch, but at least four batches: some seconds' worth.
+# Per epoch, but at least four batches: enough for a few seconds.
 IMAGES = {"cpu": {"alexnet": 384, "resnet18": 2048}, "cuda": {"alexnet": 16_384, "resnet18": 32_768}}
-GROUPS = {  # of ways that share a process
+GROUPS = {  # ways that share a process
     "cnnlesson": ["cnnlesson", "ceiling"],
     "plain": ["plain"],
     "torchvision": ["torchvision"],
@@ -58,14 +58,14 @@ GROUPS = {  # of ways that share a process
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained, and on which images."""
+    """A network, and the images to train it on."""
 
     network: str
     batch_size: int
     archive: str
     cache: str  # folder with the decoded images
-    files: str  # folder with the same images as files, one folder a class
-    indices: list[int]  # of them in the training set
+    files: str  # folder with the same images as files, one folder per class
+    indices: list[int]  # of the images in the training set
     torchvision: str | None  # a checkout of torchvision's repository
 
     @property
@@ -82,13 +82,13 @@ class Job:
 
 
 def now(device: torch.device) -> float:
-    """The time when all that was asked of the device is done."""
+    """The time after the device has finished all pending operations."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
 
 
-# The ways. Each trains for two epochs, and returns when each of them ended.
+# The ways. Each trains for two epochs, and returns the time at the end of each.
 
 
 def cnnlesson(job: Job) -> list[float]:
@@ -98,7 +98,7 @@ def cnnlesson(job: Job) -> list[float]:
 
 
 def ceiling(job: Job) -> list[float]:
-    """The same steps over one batch that is on the device."""
+    """The same steps on one batch that is already on the device."""
     model, batches, optimizer = _prepared(job)
     return _train_over(model, [next(iter(batches))] * len(batches), optimizer)
 
@@ -109,7 +109,7 @@ def _prepared(job: Job) -> tuple[nn.Module, Batches, torch.optim.Optimizer]:
 
 
 def prepare(network: str, train_set: ImageSet, batch_size: int, **options) -> tuple:
-    """A new network, its batches and optimizer, with other `options` than `SGD` has: for `train_one_epoch`."""
+    """A new network, its batches and its optimizer, with `options` on top of `SGD`: arguments of `train_one_epoch`."""
     make_model, image_size = NETWORKS[network]
     torch.manual_seed(0)
     batches = Batches(train_set, batch_size, image_size, seed=0, augment=True)
@@ -120,13 +120,13 @@ def prepare(network: str, train_set: ImageSet, batch_size: int, **options) -> tu
 def _train_over(model: nn.Module, batches: Iterable, optimizer: torch.optim.Optimizer) -> list[float]:
     ends = []
     for _ in range(2):
-        training.train_one_epoch(model, batches, optimizer)  # which ends when the device has done all of it
+        training.train_one_epoch(model, batches, optimizer)  # returns after the device has finished
         ends.append(time.perf_counter())
     return ends
 
 
 def plain(job: Job) -> list[float]:
-    """As tutorials write it: ImageFolder, a DataLoader with workers, float32, `loss.item()` in each step."""
+    """As in tutorials: ImageFolder, a DataLoader with workers, float32, `loss.item()` in every step."""
     model, loader = job.model(), _data_loader(job)
     optimizer = torch.optim.SGD(model.parameters(), **SGD)
     ends = []
@@ -162,7 +162,7 @@ def _data_loader(job: Job, transform: Callable | None = None, **options) -> torc
 
 
 def torchvision(job: Job) -> list[float]:
-    """torchvision's references/classification: its transforms and its epoch, channels-last, and with AMP on a GPU."""
+    """torchvision's references/classification: its transforms and training epoch, channels-last, with AMP on a GPU."""
     sys.path.insert(0, f"{job.torchvision}/references/classification")
     import presets
     import train as reference
@@ -183,7 +183,7 @@ def torchvision(job: Job) -> list[float]:
 
 
 def fastai(job: Job) -> list[float]:
-    """fastai's DataBlock and Learner; on a GPU its transforms of batches run there, and it trains in float16."""
+    """fastai's DataBlock and Learner. On a GPU, the batch transforms run there and training uses float16."""
     from fastai.vision import all as fast
 
     ends = []
@@ -196,7 +196,7 @@ def fastai(job: Job) -> list[float]:
         blocks=(fast.ImageBlock, fast.CategoryBlock),
         get_items=fast.get_image_files,
         get_y=fast.parent_label,
-        splitter=lambda paths: (range(len(paths)), []),  # all are for training
+        splitter=lambda paths: (range(len(paths)), []),  # all for training
         item_tfms=fast.Resize(job.image_size, method=fast.ResizeMethod.Squish),
         batch_tfms=[fast.Flip(), fast.Normalize.from_stats(CHANNEL_MEAN, CHANNEL_STD)],
     )
@@ -213,7 +213,7 @@ def fastai(job: Job) -> list[float]:
 
 
 def lightning(job: Job) -> list[float]:
-    """Lightning's Trainer with mixed precision, and a DataLoader whose workers live on, as it advises."""
+    """Lightning's Trainer with mixed precision, and a DataLoader with persistent workers, as its docs recommend."""
     import lightning as pl
 
     ends = []
@@ -223,7 +223,7 @@ def lightning(job: Job) -> list[float]:
             super().__init__()
             self.model = job.model()
 
-        def training_step(self, batch, number):
+        def training_step(self, batch, batch_idx):
             images, labels = batch
             loss = F.cross_entropy(self.model(images), labels)
             self.log("train_loss", loss)
@@ -258,23 +258,23 @@ def main() -> None:
         measure(**json.load(sys.stdin))
         return
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--archive", required=True, help="a zip of TinyImageNet's layout")
+    parser.add_argument("--archive", required=True, help="a zip file with TinyImageNet's layout")
     parser.add_argument("--out", required=True, type=Path, help="folder for throughput.json, .md and .png")
     parser.add_argument("--ways", nargs="+", default=list(GROUPS), choices=GROUPS)
     parser.add_argument("--network", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--batch-size", nargs="+", type=int, default=BATCH_SIZES)
-    parser.add_argument("--images", type=int, help="of an epoch; without it as many as take some seconds")
+    parser.add_argument("--images", type=int, help="per epoch (enough for a few seconds)")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument(
-        "--torchvision", help="a checkout of github.com/pytorch/vision; without it that way is left out"
+        "--torchvision", help="a checkout of github.com/pytorch/vision; without it, that way is skipped"
     )
-    parser.add_argument("--float32", action="store_true", help="as on a processor that lacks bfloat16")
+    parser.add_argument("--float32", action="store_true", help="as on a CPU without bfloat16")
     options = parser.parse_args()
     device = find_device(None)
     names = [name for name in options.ways if is_here(name, options.torchvision)]
     for name in options.ways:
         if name not in names:
-            print(f"{name} is left out, as it is not here")
+            print(f"{name} is not installed: skipped")
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -292,7 +292,7 @@ def main() -> None:
 
 
 def plan(network: str, batch_size: int, folder: str, options: argparse.Namespace) -> dict:
-    """A `Job`, as what it is made of; its images are unpacked under `folder`."""
+    """The fields of a `Job`; its images are unpacked under `folder`."""
     num_images = options.images or max(IMAGES[find_device(None).type][network], 4 * batch_size)
     files = f"{folder}/{num_images}"
     return {
@@ -322,7 +322,7 @@ def is_installed(package: str) -> bool:
 
 @functools.cache  # several networks and batch sizes train on the same images
 def unpack(archive: Path, folder: Path, num_images: int) -> list[int]:
-    """Write training images, chosen at random, into a folder a class; return their places in the training set."""
+    """Write randomly chosen training images to one folder per class; return their indices in the training set."""
     with Files(archive) as files:
         names = [name for name in files.names if name.startswith("train/") and name.endswith(".JPEG")]
         if num_images > len(names):
@@ -336,7 +336,7 @@ def unpack(archive: Path, folder: Path, num_images: int) -> list[int]:
 
 
 def run_group(name: str, jobs: list[dict], float32: bool) -> list[dict]:
-    """The figures of the ways that share a process."""
+    """The results of the ways that share a process."""
     order = json.dumps({"ways": GROUPS[name], "jobs": jobs, "float32": float32})
     command = [sys.executable, "-W", "ignore", __file__, "--measure"]
     result = subprocess.run(command, input=order, stdout=subprocess.PIPE, text=True)
@@ -346,13 +346,13 @@ def run_group(name: str, jobs: list[dict], float32: bool) -> list[dict]:
 
 
 def measure(ways: list[str], jobs: list[dict], float32: bool) -> None:
-    """In a process of its own: print one line of JSON with the figures of each way at each batch size."""
+    """Print one line of JSON with the results of each way at each batch size; runs in a fresh process."""
     if "cnnlesson" in ways:
-        reuse_freed_memory()  # the lessons call it, and peers know nothing of it
+        reuse_freed_memory()  # as in the lessons; the alternatives do not have it
     if float32:
         runtime_device.training_dtype = lambda device: torch.float32
     found = []
-    # What libraries print stays off the output.
+    # Keep what the libraries print out of the JSON.
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
         for job in jobs:
             one = Job(**job)
@@ -364,7 +364,7 @@ def measure(ways: list[str], jobs: list[dict], float32: bool) -> None:
 
 
 def write(table: pd.DataFrame, out: Path, device: torch.device, command: str) -> None:
-    """Medians and spreads as a table, the figure, and all of it with the circumstances as JSON."""
+    """Write the medians and ranges as a table, the figure, and all measurements with their circumstances as JSON."""
     out.mkdir(parents=True, exist_ok=True)
     packages = [name for name in ("numpy", "pillow", "fastai", "lightning") if is_installed(name)]
     about = {
@@ -384,10 +384,10 @@ def write(table: pd.DataFrame, out: Path, device: torch.device, command: str) ->
 
 
 def as_markdown(table: pd.DataFrame) -> str:
-    """A row a network and batch size: medians with the range, and what `cnnlesson` is in terms of the others."""
+    """One row per network and batch size: the median and range of each way, and two ratios."""
     ways = list(dict.fromkeys(table["way"]))
     lines = [
-        f"| network, batch size | {' | '.join(ways)} | of the ceiling | times plain |",
+        f"| network, batch size | {' | '.join(ways)} | cnnlesson / ceiling | cnnlesson / plain |",
         "| --- " * (len(ways) + 3) + "|",
     ]
     for (network, batch_size), some in table.groupby(["network", "batch_size"], sort=False):
@@ -395,7 +395,7 @@ def as_markdown(table: pd.DataFrame) -> str:
         cells = [f"{median(rates[way]):,.0f} ({min(rates[way]):,.0f} to {max(rates[way]):,.0f})" for way in ways]
         share = times = ""
         if "cnnlesson" in rates:
-            # Both were measured one after the other in each round, so what slows a round down is in both.
+            # Measured right after each other in each round, so whatever slows down a round affects both.
             share = f"{median(a / b for a, b in zip(rates['cnnlesson'], rates['ceiling'], strict=True)):.2f}"
         if "cnnlesson" in rates and "plain" in rates:
             times = f"{median(rates['cnnlesson']) / median(rates['plain']):.1f}"
@@ -404,7 +404,7 @@ def as_markdown(table: pd.DataFrame) -> str:
 
 
 def draw(table: pd.DataFrame):
-    """Images a second over the batch size: a panel a network, a line a way."""
+    """Images per second by batch size: one panel per network, one line per way."""
     networks = list(dict.fromkeys(table["network"]))
     axes = blank(1, len(networks), (5.2 * len(networks), 4.2), squeeze=False)[0]
     for ax, network in zip(axes, networks, strict=True):
@@ -421,7 +421,7 @@ def draw(table: pd.DataFrame):
         ax.set_ylim(bottom=0)
         ax.set_title(f"{network}, {NETWORKS[network][1]} pixels")
         ax.set_xlabel("batch size")
-    axes[0].set_ylabel("images a second")
+    axes[0].set_ylabel("images per second")
     for ax in axes:
         label_ends(ax)
     return axes[0].figure

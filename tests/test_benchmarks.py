@@ -1,4 +1,4 @@
-"""Benchmarks run, on little; their figures are worth something on an idle machine and on much."""
+"""The benchmarks run on little data; only larger runs on an idle machine produce meaningful numbers."""
 
 import json
 import subprocess
@@ -23,7 +23,7 @@ def run(name: str, *arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True)
 
 
-def test_throughput_has_a_row_for_each_way_and_size_and_says_how_it_was_measured(make_archive, tmp_path):
+def test_throughput_has_a_row_for_each_way_and_size_and_a_record(make_archive, tmp_path):
     sizes = ("--network", "resnet18", "--batch-size", 8, 16, "--images", 32, "--repeats", 2)
     where = ("--archive", make_archive(), "--out", tmp_path / "out")
     result = run("throughput.py", *where, *sizes, "--ways", "cnnlesson", "plain")
@@ -45,7 +45,7 @@ def test_throughput_has_a_row_for_each_way_and_size_and_says_how_it_was_measured
         (["--images", "1000"], "has 36 training images, fewer than the 1000 of --images: lower it"),
     ],
 )
-def test_what_cannot_be_measured_is_said_in_a_line(make_archive, tmp_path, changes, line):
+def test_bad_input_gets_one_line(make_archive, tmp_path, changes, line):
     result = run("throughput.py", "--archive", make_archive(), "--out", tmp_path / "out", *changes)
     assert result.returncode == 1
     assert line in result.stderr.splitlines()[-1]
@@ -53,24 +53,24 @@ def test_what_cannot_be_measured_is_said_in_a_line(make_archive, tmp_path, chang
     assert not (tmp_path / "out").exists()
 
 
-def test_the_first_use_is_told_step_by_step(make_archive):
+def test_the_first_use_is_timed_step_by_step(make_archive):
     result = run("first_use.py", "--archive", make_archive(), "--repeats", 1)
     assert result.returncode == 0, result.stderr
     assert [line.split(":")[0] for line in result.stdout.splitlines()] == ["no cache yet", "from the cache"]
     assert "tiny_imagenet() 0.0" in result.stdout
 
 
-def test_the_projection_counts_the_work_of_the_layer_table():
+def test_the_projection_counts_the_operations_of_the_layer_table():
     result = run("projection.py")
     assert result.returncode == 0, result.stderr
     work = layer_table(AlexNet(200, dropout=0.5), (3, 227, 227))["flop_m"]
-    # A forward and two backward products, of two operations each; nobody asks for the gradient of the image.
+    # One forward and two backward products, of two operations each; the images need no gradient.
     gigaflop = (6 * work["total"] - 2 * work["conv1"]) / 1e3
-    assert f"alexnet: {gigaflop:.2f} GFLOP an image" in result.stdout
+    assert f"alexnet: {gigaflop:.2f} GFLOP per image" in result.stdout
 
 
 @pytest.mark.serial
-def test_batches_cost_little_of_an_epoch():
+def test_batches_take_a_small_share_of_an_epoch():
     train_set = take(shapes(seed=0).train, 640, seed=0)
     torch.manual_seed(0)
     batches = Batches(train_set, batch_size=64, image_size=64, seed=0, augment=True)
