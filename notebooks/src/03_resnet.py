@@ -1,17 +1,18 @@
 # %% [markdown]
 # # 3 ResNet
 #
-# More layers should make a better network. Until 2015 they often made a worse one. In this lesson you see why that is
-# strange, what He, Zhang, Ren and Sun did about it, and you build their network out of one small idea.
+# More layers should make a network better. Until 2015, they often made it worse. In this lesson you see why that is
+# strange and how He, Zhang, Ren and Sun solved the problem, and you build their network from one simple idea.
 #
-# **Afterwards you can**
+# **After this lesson you can**
 #
-# - say what a residual unit is, and write its blocks of two and of three layers;
-# - make a network deeper without changing what it computes, and say what this proves;
-# - build ResNet-18 piece by piece, and know the shape of the maps after each piece;
-# - compare plain and residual networks of several depths, and say what such a comparison shows and what it does not.
+# - explain what a residual unit is, and write its two-layer and three-layer blocks;
+# - make a network deeper without changing what it computes, and explain what this proves;
+# - build ResNet-18 piece by piece, and predict the shape of the feature maps after each piece;
+# - compare plain and residual networks of several depths, and explain what such a comparison shows and what it does
+#   not show.
 #
-# **Time:** 120 minutes. **You need:** lesson 2. A GPU helps in the last two sections only.
+# **Time:** 120 minutes. **Prerequisites:** lesson 2. A GPU speeds up only the training sections.
 
 # %% [markdown]
 # ## The tools of this lesson
@@ -59,8 +60,8 @@ from cnnlesson.widgets import explore_depth, live_board
 device = say_device()
 
 # %% [markdown]
-# Choose the images. `shapes` are drawn on the spot in a second; `tiny-imagenet` are photographs, 248 MB to download
-# the first time.
+# Choose the images. `shapes` is a synthetic data set that is generated in about a second. `tiny-imagenet` consists of
+# photographs; the first time, it downloads 248 MB.
 
 # %%
 DATA = "shapes"  # @param ["shapes", "tiny-imagenet"]
@@ -76,7 +77,7 @@ images.train
 #
 # - Residual unit: each layer adds something (a *residual*) to the previous value, rather than producing an entirely
 #   new value.
-# - The network for F can have several layers, be convolutional, and so on.
+# - Note: the network for F can have multiple layers, be convolutional, etc.
 #
 # ```
 #  x ──┬──────────────────┐
@@ -84,10 +85,10 @@ images.train
 #      └──► F ──► F(x) ──(+)──► F(x) + x
 # ```
 #
-# The line that goes past F is called the **shortcut**.
+# The path that bypasses F is called the **shortcut**.
 #
-# **Predict, then run:** all weights of F are 0. What does a plain layer F give, and what does a residual unit give?
-# And thirty of them, one behind the other?
+# **Predict, then run:** all weights of F are 0. What is the output of a plain layer F, and of a residual unit? And of
+# thirty of them in a row?
 
 # %%
 nothing = nn.Linear(4, 4)
@@ -104,24 +105,24 @@ for name, output in (("plain", plain), ("residual", residual)):
     print(f"{name}: output {output.tolist()}, gradient at x {gradient.tolist()}")
 
 # %% [markdown]
-# A plain layer must learn even to pass on what it receives. A residual unit with weights of 0 does so already, and
-# what is left to learn is the difference. The gradient takes the same way back: the derivative of F(x) + x is
-# F'(x) + 1, and the 1 comes through whatever F does.
+# A plain layer has to learn even the identity. A residual unit whose weights are 0 already computes it, so it only has
+# to learn the difference. The gradient flows back through the same shortcut: the derivative of F(x) + x is F'(x) + 1,
+# and the 1 is there no matter what F does.
 #
 # ### Exercise: ResidualUnit
 #
 # **Difficulty:** easy · **Time:** 5 minutes
 #
-# Write the unit of the figure: a module that holds a transform F, and gives F(x) + x. It leaves x itself unchanged.
+# Write the unit in the figure: a module that holds a transform F and returns F(x) + x. It must not modify x.
 #
-# <details><summary>Hint 1</summary>A module that is an attribute of a module, `self.transform = ...`, brings its
-# parameters along.</details>
-# <details><summary>Hint 2</summary>`a += b` changes the tensor a itself, and whoever else holds it sees
-# that.</details>
+# <details><summary>Hint 1</summary>If you assign a module to an attribute, as in `self.transform = ...`, PyTorch
+# registers its parameters too.</details>
+# <details><summary>Hint 2</summary>`a += b` modifies the tensor a in place, and all other code that uses the tensor
+# sees the change.</details>
 
 # %% tags=["exercise"]
 class ResidualUnit(nn.Module):
-    """Adds to x what `transform`, any module that keeps the shape, makes of it."""
+    """transform(x) + x, for any module `transform` that preserves the shape of x."""
 
     def __init__(self, transform):
         super().__init__()
@@ -144,39 +145,39 @@ check.ResidualUnit(ResidualUnit)
 # - For vision tasks, the F functions are usually 2- or 3-layer conv nets.
 # - Performance on CIFAR-10, a small object recognition dataset: the slide's figure.
 #
-# The figure below is of the same kind, measured with this package. Plain and residual networks of several depths were
-# trained, all in the same way. The only difference between the two kinds is the shortcut: `cifar_resnet(depth,
-# num_classes, residual=False)` leaves it out, and has just as many weights.
+# The figure below shows the same experiment, measured with this package: plain and residual networks of several depths,
+# all trained in the same way. The two kinds of network differ only in the shortcut. `cifar_resnet(depth, num_classes,
+# residual=False)` leaves it out, and has exactly the same number of weights.
 #
-# **Predict, then run:** a deeper network has more weights. Which one will have the lowest error on the *training*
-# images among the plain networks? And among the residual ones?
+# **Predict, then run:** a deeper network has more weights. Which of the plain networks will have the lowest error on
+# the *training* images? And which of the residual ones?
 
 # %%
 measured = reference.load("cifar10_depth")
 show(plot_depth_curves(measured.table))
 
 # %%
-print(f"{measured.made['data']}; {measured.made['epochs']} epochs, learning rate up to {measured.made['lr']:g}")
+print(f"{measured.made['data']}; {measured.made['epochs']} epochs, peak learning rate {measured.made['lr']:g}")
 print(depth_curves_text(measured.table))
 
 # %% [markdown]
-# The images are CIFAR-10's, stored as JPEG of quality 75. That loses some detail, so the figures are near those on
-# the original, lossless CIFAR-10, and not equal to them. The paper also trains for far longer.
+# These are the CIFAR-10 images, stored as JPEG files of quality 75. The compression loses some detail, so the results
+# are close to those on the original, lossless CIFAR-10 but not equal to them. The paper also trains for much longer.
 #
-# Look at the left panel first, and at the dashed lines in it. Two questions:
+# Start with the dashed lines in the left panel, and answer two questions:
 #
-# - Is the deeper plain network behind the shallower one? By how much at the end, and by how much on the way?
-# - A network that overfits has a **low** training error and a high test error. Is that what you see?
+# - Is the deeper plain network worse than the shallower one? By how much at the end, and by how much before that?
+# - A network that overfits has a **low** training error and a high test error. Is that what you see here?
 #
-# Then the right panel: what does the same depth do there?
+# Then look at the right panel: what effect does the same depth have there?
 
 # %%
 show(plot_depth(measured.table, PUBLISHED_TEST_ERROR))
 
 # %% [markdown]
 # The slide says: *for a regular convnet, performance declines with depth, but for a ResNet, it keeps improving*. The
-# next cell says of the measured networks whether it holds for them. One run of each is not a proof: another seed
-# would give somewhat other figures.
+# next cell tests this claim on the measured networks. One run of each network proves nothing: with another seed, the
+# errors would be somewhat different.
 
 # %%
 last = measured.table[measured.table["epoch"] == measured.table["epoch"].max()]
@@ -187,7 +188,7 @@ for is_residual, some in last.groupby("residual"):
         print(
             f"{'residual' if is_residual else 'plain':8}  {column}: "
             f"{errors.iloc[0]:.1%} with {errors.index[0]} layers, {errors.iloc[-1]:.1%} with {errors.index[-1]}: "
-            f"depth makes it {'worse' if change > 0 else 'better'}"
+            f"deeper is {'worse' if change > 0 else 'better'}"
         )
 
 # %% [markdown]
@@ -198,8 +199,8 @@ for is_residual, some in last.groupby("residual"):
 # - A solution by construction is copying the learned layers from the shallower model and setting additional layers to
 #   identity mapping.
 #
-# So a good deep network exists, and one can write it down. If training does not find it, the search is to blame and
-# not the network. Here is a plain network of 8 layers, trained for a moment.
+# So a good deep network exists, and you can construct it. If training does not find it, the optimizer is to blame and
+# not the network. To try this, start with a short training of a plain network with 8 layers:
 
 # %%
 NUM_IMAGES = 200 if TINY else 2000 if device.type == "cpu" else 20_000
@@ -217,11 +218,11 @@ for epoch in train(shallow, train_batches, val_batches, optimizer, epochs=EPOCHS
     print(f"epoch {epoch.number}: loss {epoch.train_loss:.3f}, validation accuracy {epoch.val_accuracy:.1%}")
 
 # %% [markdown]
-# `insert_identity_blocks` makes it deeper: it copies the network, and sets two more blocks behind each of its three
-# stages. A new convolution has filters with a single 1 in the middle, each for a channel of its own. A new batch norm
-# undoes its own normalisation: it is given the mean and deviation that the signal has at this place.
+# `insert_identity_blocks` makes it deeper: it copies the network and appends two blocks to each of its three stages.
+# Each filter of a new convolution has a single 1 in its middle, and copies one channel. Each new batch norm undoes its
+# own normalisation: its bias is the signal's mean at this point, and its weight is the standard deviation.
 #
-# **Predict, then run:** how far will the logits of the 8 layers and of the 20 layers be apart?
+# **Predict, then run:** how much will the logits of the 20-layer network differ from those of the 8-layer network?
 
 # %%
 shallow = shallow.cpu().eval()
@@ -236,36 +237,37 @@ def num_layers(network):
 
 with torch.no_grad():
     difference = (deeper(other_images) - shallow(other_images)).abs().max()
-print(f"{num_layers(shallow)} layers and {num_layers(deeper)} layers: logits at most {difference:.1e} apart")
+print(f"{num_layers(shallow)} layers and {num_layers(deeper)} layers: the logits differ by at most {difference:.1e}")
 
 # %% [markdown]
-# That is rounding. In evaluation mode the two networks are one function, although one has more than twice the layers.
+# That is rounding error. In evaluation mode, the two networks compute the same function, although one has more than
+# twice as many layers.
 #
 # ### Exercise: insert_identity
 #
 # **Difficulty:** hard · **Time:** 25 minutes
 #
-# Do it yourself, without any images. `plain_model` is a `cifar_resnet(depth, num_classes, residual=False)` in
-# evaluation mode. Return a network of which this is true:
+# Now do it yourself, without any images. `plain_model` is a `cifar_resnet(depth, num_classes, residual=False)` in
+# evaluation mode. Return a new network such that
 #
-# - each of the stages `layer1`, `layer2` and `layer3` has one more block at its end, so it is 6 layers deeper;
-# - it is in evaluation mode, and gives the logits of `plain_model` for all images;
-# - `plain_model` is as it was, and shares no layer with it;
-# - the new layers can be trained, and it has no shortcuts.
+# - each of the stages `layer1`, `layer2` and `layer3` has one more block at its end, so the network is 6 layers deeper;
+# - it is in evaluation mode, and returns the same logits as `plain_model` for all images;
+# - `plain_model` is unchanged and shares no layers with the new network;
+# - the new layers can be trained, and there are no shortcuts.
 #
-# `PlainBlock(channels, channels, stride=1)` makes a block: `conv1`, `bn1`, ReLU, `conv2`, `bn2`, ReLU. In evaluation
-# mode a batch norm gives (x − running_mean) / √(running_var + eps) · weight + bias.
+# `PlainBlock(channels, channels, stride=1)` creates a block: `conv1`, `bn1`, ReLU, `conv2`, `bn2`, ReLU. In evaluation
+# mode, a batch norm returns (x − running_mean) / √(running_var + eps) · weight + bias.
 #
-# <details><summary>Hint 1</summary>A stage is an `nn.Sequential`: `stage.append(block)`. And a block that was made a
-# moment ago is in training mode.</details>
-# <details><summary>Hint 2</summary>Which nine numbers must a 3×3 filter have to give back the pixel that it stands
-# on? And its filters for all the other channels?</details>
+# <details><summary>Hint 1</summary>A stage is an `nn.Sequential`, so you can call `stage.append(block)`. Note that a
+# new block is in training mode.</details>
+# <details><summary>Hint 2</summary>Which nine weights make a 3×3 filter return the pixel at its centre? And which
+# weights must it have for all other input channels?</details>
 # <details><summary>Hint 3</summary>A new batch norm has running_mean 0, running_var 1, weight 1 and bias 0. That is
-# not yet the identity: what is eps?</details>
+# almost the identity. What does eps change?</details>
 
 # %% tags=["exercise"]
 def insert_identity(plain_model):
-    """A copy of a plain network with one block more in each stage, and the same outputs in evaluation mode."""
+    """A copy of a plain network with one more block in each stage, and the same outputs in evaluation mode."""
     ### BEGIN SOLUTION
     deeper = copy.deepcopy(plain_model)
     for stage in (deeper.layer1, deeper.layer2, deeper.layer3):
@@ -282,36 +284,36 @@ def insert_identity(plain_model):
 verdict = check.insert_identity(insert_identity)
 
 # %% [markdown]
-# ReLU could have spoiled it: it cuts off what is negative. But what comes out of a block has been through a ReLU
-# already, so there is nothing negative left to cut.
+# ReLU could have broken the identity, because it sets negative values to 0. But the output of a block has already
+# passed through a ReLU, so it contains no negative values.
 #
-# In **training** mode a batch norm takes the mean and the deviation of the batch at hand, not the running ones.
+# In **training** mode, a batch norm uses the mean and standard deviation of the current batch, not the running ones.
 #
-# **Predict, then run:** which of these will then still be equal to the shallow network? The package's blocks know
-# mean and deviation of one batch of images; yours know none.
+# **Predict, then run:** which of these networks still match the shallow network then? The package's blocks were built
+# from the statistics of one batch of images, and yours from none.
 
 # %%
 def distance_in_training_mode(deep, some_images):
-    """How far the logits are from those of the shallow network, relative to their size."""
+    """The relative difference between the logits and those of the shallow network."""
     with torch.no_grad():
         deep_logits = copy.deepcopy(deep).train()(some_images)
         shallow_logits = copy.deepcopy(shallow).train()(some_images)
     return ((deep_logits - shallow_logits).norm() / shallow_logits.norm()).item()
 
 
-print(f"the package's, on the batch that it knows: {distance_in_training_mode(deeper, own_images):.1%}")
-print(f"the package's, on other images:            {distance_in_training_mode(deeper, other_images):.1%}")
+print(f"package, on the batch it was built from: {distance_in_training_mode(deeper, own_images):.1%}")
+print(f"package, on other images:                {distance_in_training_mode(deeper, other_images):.1%}")
 if verdict.right:
     distance = distance_in_training_mode(insert_identity(shallow), other_images)
-    print(f"yours, on other images:                    {distance:.1%}")
+    print(f"yours, on other images:                  {distance:.1%}")
 
 # %% [markdown]
-# On the batch that it knows, the package's batch norm puts back just what the normalisation takes off. On other
-# images it comes near. A block that passes everything on in evaluation mode only makes each channel's mean 0 in
-# training mode, and then ReLU has something negative to cut off.
+# On the batch it was built from, the package's batch norm restores exactly what its normalisation removes. On other
+# images it comes close. A block that is the identity only in evaluation mode, such as yours, shifts each channel's mean
+# to 0 in training mode, and then ReLU has negative values to cut off.
 #
-# The construction is not a dead end either: the deeper network goes on learning. The learning rate is small, since it
-# starts from a trained network.
+# The construction is not a dead end either: the deeper network can be trained further. The learning rate is small,
+# because the network starts from trained weights.
 
 # %%
 deeper = deeper.to(device)
@@ -321,8 +323,9 @@ for epoch in train(deeper, train_batches, val_batches, optimizer, epochs=EPOCHS)
     print(f"epoch {epoch.number}: loss {epoch.train_loss:.3f}, validation loss {epoch.val_loss:.3f}")
 
 # %% [markdown]
-# Back to the networks measured on CIFAR-10. A plain network as deep as the deepest, with the training error of the
-# shallowest, exists: it is the shallowest with identity blocks. This is what training from scratch found instead:
+# Now back to the networks measured on CIFAR-10. There is a plain network that is as deep as the deepest of them and has
+# the training error of the shallowest: the shallowest network with identity blocks. This is what training from scratch
+# found instead:
 
 # %%
 plain_errors = last[~last["residual"]].groupby("depth")["train_error"].mean()
@@ -332,27 +335,27 @@ print(
 )
 
 # %% [markdown]
-# The better weights are there, and in these steps this optimizer does not find them. That is the hypothesis of the
-# slide.
+# Better weights exist, but this optimizer does not find them in this number of steps. That is the slide's hypothesis.
 #
-# In a **residual** network the same construction is a single line. The weight of the last batch norm is set to 0, so
-# F(x) = 0, and the block gives x. The paper's argument for the shortcut is just that: if the identity is best, it is
-# easier to push F towards 0 than to fit the identity with two layers and a ReLU between them.
+# In a **residual** network, the same construction takes a single line: set the weight of the block's last batch norm to
+# 0. Then F(x) = 0, and the block returns x. This is exactly the paper's argument for the shortcut: if the identity is
+# optimal, it is easier to push F towards 0 than to fit the identity with two layers and a ReLU between them.
 
 # %%
 block = BasicBlock(16, 16, stride=1).eval()
 nn.init.zeros_(block.bn2.weight)
-maps = F.relu(torch.randn(1, 16, 8, 8))  # as they come out of a block
+maps = F.relu(torch.randn(1, 16, 8, 8))  # not negative, like the output of a block
 with torch.no_grad():
-    print("the block gives back what it receives:", torch.equal(block(maps), maps))
+    print("the block returns its input:", torch.equal(block(maps), maps))
 
 # %% [markdown]
 # ### Do the gradients vanish?
 #
-# A first suspicion is that in a deep plain network no gradient arrives at the first layers. The paper doubts it:
-# with batch norm the signals keep their size. So the gradients were measured as well, in the same networks as above.
+# An obvious suspicion is that the gradient vanishes before it reaches the first layers of a deep plain network. The
+# paper doubts it, because batch norm keeps the signals at a constant scale. So we also measured the gradients of the
+# networks above.
 #
-# **Predict, then run:** where in the plain network will the gradient be smallest: near the images or near the logits?
+# **Predict, then run:** where is the gradient of the plain network smallest: near the images or near the logits?
 
 # %%
 gradients = reference.load("cifar10_gradients")
@@ -360,11 +363,12 @@ show(plot_gradient_norms(gradients.table))
 print(gradients.made["data"])
 
 # %% [markdown]
-# Three things to look at. Does the plain network's curve fall towards the images, as vanishing gradients would? How
-# different are two neighbouring layers within one curve? And what has one epoch changed?
+# Look at three things. Does the plain network's curve fall towards the images, as it would if gradients vanished? How
+# much do neighbouring layers of one curve differ? And what has changed after one epoch?
 #
-# The scale is logarithmic: each of its steps is ten times the gradient. These images are JPEG again, with the same
-# remark as above. Now the same before the first step on your images, for networks of several depths:
+# The scale is logarithmic: one step up means ten times the gradient. These are the JPEG images again, so the
+# results differ a little from those on the lossless CIFAR-10. The next cell computes the gradients before the first
+# step on your images, for networks of several depths:
 
 # %%
 labelled = next(iter(Batches(train_set, batch_size=64, image_size=32, seed=0)))
@@ -379,14 +383,14 @@ columns = ["network", "first convolution", "middle", "last convolution", "first 
 pd.DataFrame(rows, columns=columns).set_index("network").round(2)
 
 # %% [markdown]
-# Read the last column downwards. Above 1 the gradient **grows** on its way back to the images, so it does not vanish.
-# How does it change with depth in plain networks, and how in residual ones? One learning rate has to suit all layers,
-# and that is hard where their gradients differ a lot.
+# Read the last column from top to bottom. If the ratio is above 1, the gradient **grows** on its way back to the
+# images, so it does not vanish. How does the ratio change with depth in plain networks, and how in residual ones? All
+# layers share one learning rate, and it is hard to choose one if their gradients differ a lot.
 #
-# The same for any depth, layer by layer, with the size of the activations beside it.
+# The explorer shows the gradient of every layer at any depth, and the size of the activations beside it.
 #
-# **Predict, then move:** compare plain and residual at 8 layers, then at 56. In which of the two do the activations
-# grow from block to block, and why? (56 layers take some seconds on a processor.)
+# **Predict, then move:** compare plain and residual networks at 8 layers, then at 56. In which of the two do the
+# activations grow from block to block, and why? (On a CPU, 56 layers take a few seconds.)
 
 # %%
 explore_depth(*(part[:16] for part in labelled), num_classes)
@@ -394,20 +398,20 @@ explore_depth(*(part[:16] for part in labelled), num_classes)
 # %% [markdown]
 # ## Full ResNet architecture
 #
-# This is where the slides end, ResNet-18 for 224 pixels, drawn from the model itself. The height of a box stands for
-# the size of the maps, its width for their number; the arcs are the shortcuts.
+# This is the network that the slides lead up to: ResNet-18 for 224 pixels, drawn from the model itself. The height of a
+# box represents the size of the feature maps, and its width their number. The arcs are the shortcuts.
 
 # %%
 show(plot_architecture(resnet18(1000), (3, 224, 224)))
 
 # %% [markdown]
-# The slides build the network in five pictures. You build it in the same order, and look at the shapes after each
-# piece. `pieces` shows a network as lesson 2's table did; the rows of batch norm are left out, and counted in the
-# total.
+# The slides build the network in five steps. You will build it in the same order, and check the shapes after each
+# piece.
+# `pieces` shows the layer table from lesson 2. It hides the batch norm rows, but counts them in the total.
 
 # %%
 def pieces(network, input_shape):
-    """The layer table without the layers that keep size and channels, batch norm above all."""
+    """The layer table without layers that preserve size and channels, such as batch norm."""
     table = layer_table(network.eval(), input_shape)
     is_shown = table["kernel"].notna() | (table["in_size"] != table["out_size"]).fillna(True)
     table = table.drop(columns=["pad", "memory_kb"])[is_shown].round(1).astype(object)
@@ -425,26 +429,26 @@ def pieces(network, input_shape):
 #      └──► conv 3×3 ──► batch norm ──► ReLU ──► conv 3×3 ──► batch norm ──(+)──► ReLU
 # ```
 #
-# F ends with a batch norm. Then x is added, and then comes a second ReLU. The convolutions have no bias, since the
-# batch norm behind them takes off the mean and has a bias of its own.
+# F ends with a batch norm. Then x is added, and a second ReLU follows. The convolutions have no bias, because the batch
+# norm after each of them subtracts the mean and has its own bias.
 #
-# **Predict, then run:** two blocks with 64 filters on maps of 56×56. What is the size behind them?
+# **Predict, then run:** two blocks with 64 filters on maps of 56×56. What is the size of their output?
 
 # %%
 pieces(nn.Sequential(BasicBlock(64, 64, stride=1), BasicBlock(64, 64, stride=1)), (64, 56, 56))
 
 # %% [markdown]
-# Padding 1 keeps the size, so x and F(x) have one shape and can be added. One could stack such blocks for ever, and
-# the maps would stay as large and as few as they are.
+# A padding of 1 preserves the size, so x and F(x) have the same shape and can be added. You could stack such blocks
+# forever, and neither the size nor the number of the maps would change.
 
 # %% [markdown]
 # ### Periodically double the filters and halve the size
 #
 # - Periodically, double # of filters and downsample spatially using stride 2 (/2 in each dimension)
 #
-# Half the height, half the width, twice the filters.
+# The height and width are halved, and the number of filters doubles.
 #
-# **Predict, then run:** what happens now at the addition?
+# **Predict, then run:** what happens to the addition now?
 
 # %%
 maps = torch.randn(1, 64, 56, 56)
@@ -456,14 +460,14 @@ except RuntimeError as error:
     print(f"RuntimeError: {error}")
 
 # %% [markdown]
-# x has the wrong shape, so the shortcut must bring it to that of F(x). The paper has two ways:
+# x has the wrong shape, so the shortcut must change it to the shape of F(x). The paper describes two options:
 #
-# - **option A:** every second pixel, and zeros for the channels that are missing. `cifar_resnet` does this, and so a
-#   residual network has just the weights of the plain one;
-# - **option B:** a *projection*, a 1×1 convolution with the same stride, and a batch norm behind it. ResNet-18 does
-#   this. A 1×1 convolution mixes the channels of each pixel, and looks at no neighbours.
+# - **option A:** take every second pixel, and fill the missing channels with zeros. `cifar_resnet` does this, so a
+#   residual network has exactly the same weights as the plain one;
+# - **option B:** a *projection*, which is a 1×1 convolution with the same stride, followed by a batch norm. ResNet-18
+#   does this. A 1×1 convolution mixes the channels of each pixel and ignores its neighbours.
 #
-# Where F keeps the shape, the shortcut is x itself in both.
+# If F preserves the shape, the shortcut is x itself in both options.
 
 # %%
 for name, shortcut in (("A, zeros", ZeroPadding(64, 128, stride=2)), ("B, projection", projection(64, 128, stride=2))):
@@ -475,15 +479,15 @@ for name, shortcut in (("A, zeros", ZeroPadding(64, 128, stride=2)), ("B, projec
 #
 # **Difficulty:** medium · **Time:** 15 minutes
 #
-# Write the two-layer block with option B: relu(F(x) + shortcut(x)). The first convolution has the stride and changes
-# the channels.
+# Write the two-layer block with option B: relu(F(x) + shortcut(x)). The first convolution applies the stride and
+# changes the number of channels.
 #
-# <details><summary>Hint 1</summary>`nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride, padding=1,
-# bias=False)`, and `nn.BatchNorm2d(out_channels)` behind it.</details>
-# <details><summary>Hint 2</summary>The shape changes in two cases: another number of channels, or a stride. Only then
-# is there a projection; else `nn.Identity()` is a shortcut.</details>
-# <details><summary>Hint 3</summary>There are two ReLUs in a block. Where does the figure have the second one: before
-# the plus, or behind it?</details>
+# <details><summary>Hint 1</summary>Start with `nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=stride,
+# padding=1, bias=False)` followed by `nn.BatchNorm2d(out_channels)`.</details>
+# <details><summary>Hint 2</summary>The shape changes if the number of channels changes or the stride is not 1. You need
+# a projection only in these cases; otherwise the shortcut is `nn.Identity()`.</details>
+# <details><summary>Hint 3</summary>A block has two ReLUs. Where is the second one in the figure: before the addition or
+# after it?</details>
 
 # %% tags=["exercise"]
 class StudentBasicBlock(nn.Module):
@@ -518,10 +522,10 @@ block_verdict = check.StudentBasicBlock(StudentBasicBlock)
 # %% [markdown]
 # ### Blocks of three layers
 #
-# *The F functions are usually 2- or 3-layer conv nets.* In the three-layer block a 1×1 convolution makes the channels
-# few, a 3×3 convolution works on those few, and a 1×1 convolution makes them many again. It is called a
-# *bottleneck*. The 3×3 convolution has the stride, as in torchvision; in the paper the first 1×1 had it, and so
-# three pixels of four were never looked at.
+# *The F functions are usually 2- or 3-layer conv nets.* In the three-layer block, a 1×1 convolution reduces the number
+# of channels, a 3×3 convolution operates on the reduced channels, and another 1×1 convolution restores their number.
+# This block is called a *bottleneck*. As in torchvision, the 3×3 convolution applies the stride. In the paper the
+# first 1×1 convolution does, so it skips three of every four pixels.
 #
 # ```
 #  x ──┬──────────────────────────────────────────────┐
@@ -529,8 +533,8 @@ block_verdict = check.StudentBasicBlock(StudentBasicBlock)
 #      └──► conv 1×1 ──► conv 3×3 ──► conv 1×1 ──────(+)──► ReLU
 # ```
 #
-# **Predict, then run:** a two-layer block works on 64 channels, a three-layer block on 256 channels and inside on 64.
-# Which costs more?
+# **Predict, then run:** a two-layer block has 64 channels. A three-layer block has 256 channels, and 64 inside. Which
+# one costs more?
 
 # %%
 costs = {
@@ -542,24 +546,24 @@ totals = {name: table.loc["total", ["params_k", "flop_m"]] for name, table in co
 pd.DataFrame(totals).T.astype(float).round(1)
 
 # %% [markdown]
-# Four times the channels at about the same price. So the deeper networks of the paper have three-layer blocks, from
-# 50 layers on.
+# The bottleneck handles four times as many channels at about the same cost. That is why the paper uses three-layer
+# blocks in its networks with 50 or more layers.
 #
 # ### Exercise: StudentBottleneck
 #
 # **Difficulty:** medium · **Time:** 10 minutes
 #
-# Write the three-layer block: 1×1 to `width` channels, 3×3 with the stride, 1×1 to `out_channels`. Every
-# convolution has its batch norm, the first two have a ReLU as well, and the shortcut is as before.
+# Write the three-layer block: a 1×1 convolution to `width` channels, a 3×3 convolution with the stride, and a 1×1
+# convolution to `out_channels`. A batch norm follows every convolution, and a ReLU follows the first two batch norms.
+# The shortcut is the same as before.
 #
-# <details><summary>Hint 1</summary>Your two-layer block, with one layer more. Which padding keeps the size under a
-# 1×1 convolution?</details>
-# <details><summary>Hint 2</summary>The shortcut runs from `in_channels` to `out_channels`: `width` is F's own
-# affair.</details>
+# <details><summary>Hint 1</summary>Start from your two-layer block and add one layer. Which padding preserves the size
+# in a 1×1 convolution?</details>
+# <details><summary>Hint 2</summary>The shortcut maps `in_channels` to `out_channels`: only F uses `width`.</details>
 
 # %% tags=["exercise"]
 class StudentBottleneck(nn.Module):
-    """Three layers: x (N, in_channels, H, W) to (N, out_channels, H/stride, W/stride), inside with `width` channels."""
+    """Three layers, with `width` channels inside: (N, in_channels, H, W) to (N, out_channels, H/stride, W/stride)."""
 
     def __init__(self, in_channels, width, out_channels, stride):
         super().__init__()
@@ -593,23 +597,23 @@ check.StudentBottleneck(StudentBottleneck)
 # %% [markdown]
 # ### Stages
 #
-# A *stage* is a row of blocks with the same number of filters and the same size. Only its first block can differ: it
-# receives the maps of the stage before.
+# A *stage* is a sequence of blocks with the same number of filters and the same map size. Only the first block can
+# differ, because it receives the maps of the previous stage.
 #
 # ### Exercise: make_stage
 #
 # **Difficulty:** easy · **Time:** 10 minutes
 #
-# Return `num_blocks` blocks as an `nn.Sequential`. The first goes from `in_channels` to `out_channels` with `stride`;
-# all others keep channels and size. `block` is called as `block(in_channels, out_channels, stride)`.
+# Return `num_blocks` blocks as an `nn.Sequential`. The first block maps `in_channels` to `out_channels` with `stride`;
+# all others preserve channels and size. Create each block with `block(in_channels, out_channels, stride)`.
 #
-# <details><summary>Hint 1</summary>What does the second block receive: the maps that the stage received, or those
-# that the first block gave?</details>
-# <details><summary>Hint 2</summary>`nn.Sequential(*blocks)` takes a list apart.</details>
+# <details><summary>Hint 1</summary>What is the input of the second block: the input of the stage, or the output of the
+# first block?</details>
+# <details><summary>Hint 2</summary>`nn.Sequential(*blocks)` unpacks a list of blocks.</details>
 
 # %% tags=["exercise"]
 def make_stage(block, in_channels, out_channels, num_blocks, stride):
-    """`num_blocks` blocks in a row as an nn.Sequential; the first changes channels and size."""
+    """An nn.Sequential of `num_blocks` blocks; the first one changes channels and size."""
     ### BEGIN SOLUTION
     blocks = [block(in_channels, out_channels, stride)]
     for _ in range(num_blocks - 1):
@@ -621,10 +625,10 @@ def make_stage(block, in_channels, out_channels, num_blocks, stride):
 stage_verdict = check.make_stage(make_stage)
 
 # %% [markdown]
-# ResNet-18 has four stages of two blocks, with 64, 128, 256 and 512 filters. Here they are, from your blocks and your
-# stages where they are right.
+# ResNet-18 has four stages of two blocks each, with 64, 128, 256 and 512 filters. The next cell uses your block and
+# your stage function if they passed their checks.
 #
-# **Predict, then run:** maps of 56×56 come in. How large are they behind the last stage?
+# **Predict, then run:** the input maps are 56×56. How large are the maps after the last stage?
 
 # %%
 Block = StudentBasicBlock if block_verdict.right else BasicBlock
@@ -639,17 +643,19 @@ four_stages = nn.Sequential(
 pieces(four_stages, (64, 56, 56))
 
 # %% [markdown]
-# Look at the column `flop_m`. Half the height, half the width, twice the channels in and twice out: a 3×3 convolution
-# costs the same work in every stage. Only the first of a stage costs half, since it sees the channels of the stage
-# before. Then look at `params_k`: from stage to stage it grows by four.
+# Look at the column `flop_m`. From one stage to the next, the height and width are halved, and the input and output
+# channels double. So a 3×3 convolution needs the same number of multiply-adds in every stage. Only the first
+# convolution of a later stage needs half as many, because it still receives the previous stage's channels. Then look
+# at `params_k`: it quadruples from stage to stage.
 
 # %% [markdown]
 # ### Additional conv layer at the beginning
 #
 # - Additional conv layer at the beginning
 #
-# It is a 7×7 convolution with 64 filters, stride 2 and padding 3, with batch norm and ReLU. Behind it the paper has a
-# max pool of 3×3 with stride 2 and padding 1, so the first stage works on a quarter of the image's height and width.
+# This layer is a 7×7 convolution with 64 filters, stride 2 and padding 3, followed by batch norm and ReLU. In the
+# paper, a 3×3 max pooling layer with stride 2 and padding 1 follows, so the input of the first stage has a quarter of
+# the image's height and width.
 
 # %%
 beginning = nn.Sequential(
@@ -665,33 +671,34 @@ pieces(beginning, (3, 224, 224))
 #
 # - No FC layers at the end (only FC 1000 to output classes)
 #
-# AlexNet flattened 256 maps of 6×6 and put three fully-connected layers behind them. A ResNet takes the average of
-# each of its 512 maps, and one fully-connected layer makes the logits.
+# AlexNet flattens 256 maps of 6×6 and applies three fully-connected layers. A ResNet averages each of its 512 maps, and
+# a single fully-connected layer computes the logits.
 #
-# **Predict, then run:** how many parameters has the last layer, and how many had AlexNet's fc6?
+# **Predict, then run:** how many parameters does the last layer have, and how many did AlexNet's fc6 have?
 
 # %%
 end = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(512, 1000))
 pieces(end, (512, 7, 7))
 
 # %% [markdown]
-# The average has a second merit: it takes maps of any size, and so the network takes images of any size.
+# Averaging has a second advantage: it accepts maps of any size, so the network accepts images of any size.
 #
 # ### Exercise: StudentResNet18
 #
 # **Difficulty:** medium · **Time:** 15 minutes
 #
-# Put the pieces together: beginning, four stages, end. Use your `StudentBasicBlock` and `make_stage`, or the
+# Put the pieces together: the beginning, four stages and the end. Use your `StudentBasicBlock` and `make_stage`, or the
 # package's `BasicBlock` and `package_make_stage`.
 #
-# <details><summary>Hint 1</summary>Copy the three cells above, and think about what each number was: one of them is
-# not 1000 any more.</details>
-# <details><summary>Hint 2</summary>The first stage comes right behind the max pool: which stride?</details>
-# <details><summary>Hint 3</summary>Where does the network end: with logits, or with probabilities?</details>
+# <details><summary>Hint 1</summary>Copy the three cells above, and check what each number stands for: one of them is no
+# longer 1000.</details>
+# <details><summary>Hint 2</summary>The first stage directly follows the max pooling layer. Which stride does it
+# need?</details>
+# <details><summary>Hint 3</summary>What does the network return: logits or probabilities?</details>
 
 # %% tags=["exercise"]
 class StudentResNet18(nn.Module):
-    """The slides' network with 18 layers: images (N, 3, H, W), 64×64 or larger, to logits (N, num_classes)."""
+    """The 18-layer network of the slides: images (N, 3, H, W), 64×64 or larger, to logits (N, num_classes)."""
 
     def __init__(self, num_classes):
         super().__init__()
@@ -723,9 +730,10 @@ class StudentResNet18(nn.Module):
 network_verdict = check.StudentResNet18(StudentResNet18)
 
 # %% [markdown]
-# Why 18? Only layers with weights on the way through F count: the first convolution, 4 stages × 2 blocks × 2
-# convolutions, and the fully-connected layer. The paper's table 1 gives 1.8, 3.6 and 3.8 billion multiply-adds for
-# 18, 34 and 50 layers. Its 50-layer network has the stride in the first 1×1 convolution, where it saves a little.
+# Why 18? Count the convolutions and the fully-connected layers, but not the shortcuts: 1 convolution at the beginning,
+# 4 stages × 2 blocks × 2 convolutions, and 1 fully-connected layer at the end. The paper's table 1 lists 1.8, 3.6 and
+# 3.8 billion multiply-adds for 18, 34 and 50 layers. Its 50-layer network applies the stride in the first 1×1
+# convolution, which saves a little.
 
 # %%
 totals = {
@@ -738,8 +746,8 @@ pd.DataFrame({
 }).round(2)
 
 # %% [markdown]
-# All three have fewer parameters than AlexNet's 61 million, and do more work: no large fully-connected layers, and
-# many convolutions. ResNet-50 as a picture, of blocks of three layers:
+# All three have fewer parameters than AlexNet's 61 million, because they have no large fully-connected layers. They
+# need more compute, because they have many convolutions. This is ResNet-50, built from three-layer blocks:
 
 # %%
 show(plot_architecture(resnet50(1000), (3, 224, 224)))
@@ -747,13 +755,13 @@ show(plot_architecture(resnet50(1000), (3, 224, 224)))
 # %% [markdown]
 # ## Plain against residual
 #
-# Now train them yourself, on your images at 32×32 pixels: two depths, with and without shortcuts, and all else alike.
-# Errors are those on the test images. Nothing is chosen by them, so looking at them spoils nothing.
+# Now compare them yourself, on your images at 32×32 pixels: two depths, with and without shortcuts, with everything
+# else equal. You can use the test error here, because you do not choose anything by it.
 #
-# This is a short training on few images. It shows how such a comparison is made, and how the networks start. It does
-# not show what happens at the end of a long training: for that look at the measured curves above.
+# This is a short training run on few images. It shows how to make such a comparison, and how the networks start to
+# learn. It does not show where a long training ends: for that, see the measured curves above.
 #
-# **Predict, then run:** after so few steps, in which order will the four networks be?
+# **Predict, then run:** how will the four networks rank after so few steps?
 
 # %%
 DEPTHS = (8, 14) if TINY else (8, 20) if device.type == "cpu" else (20, 56)
@@ -785,20 +793,20 @@ show(plot_depth_curves(results))
 print(depth_curves_text(results))
 
 # %% [markdown]
-# Do not be surprised if the plain networks do well here. 8 and 20 layers can be trained without shortcuts too; what
-# the slide says is about depth, and a few steps are not enough to see the end of a curve.
+# Do not be surprised if the plain networks do well here. Networks with 8 or 20 layers can be trained without shortcuts.
+# The slide's claim is about greater depth, and a few steps do not show where a curve ends.
 #
-# Change the seeds, `torch.manual_seed(0)` and `seed=0` of the training batches, and run it once more: which of the
-# differences stay, and which were chance?
+# Change both seeds, in `torch.manual_seed(0)` and in the training batches' `seed=0`, and run the cell again. Which of
+# the differences remain, and which were chance?
 
 # %%
 one_image = 1 / len(test_set)
 accuracy = 1 - results["test_error"].min()
 spread = math.sqrt(accuracy * (1 - accuracy) / len(test_set))
-print(f"one test image is {one_image:.2%}; by the choice of test images alone an error varies by about ±{spread:.1%}")
+print(f"one test image is {one_image:.2%}; the choice of test images by itself changes an error by about ±{spread:.1%}")
 
 # %% [markdown]
-# The gradients of the deeper pair, before the first step and after one epoch:
+# The next figure shows the gradients of the deeper pair, before the first step and after one epoch:
 
 # %%
 show(plot_gradient_norms(pd.DataFrame(norms)))
@@ -806,10 +814,11 @@ show(plot_gradient_norms(pd.DataFrame(norms)))
 # %% [markdown]
 # ## How much does a block add?
 #
-# If each block only adds to what it receives, one can ask how much. The figure has the size of x, which the shortcut
-# carries, and of F(x), block by block through a residual network. Vertical lines stand where the channels double.
+# Each block adds something to its input, so how much does it add? The figure shows the size of x, which the shortcut
+# carries, and the size of F(x), for each block of a residual network. Vertical lines mark where the number of channels
+# doubles.
 #
-# **Predict, then run:** is F(x) larger or smaller than x? And in a deeper network, will each block add more or less?
+# **Predict, then run:** is F(x) larger or smaller than x? And does each block of a deeper network add more or less?
 
 # %%
 sizes = reference.load("cifar10_residual_sizes")
@@ -817,8 +826,8 @@ show(plot_residual_sizes(sizes.table))
 print(sizes.made["data"])
 
 # %% [markdown]
-# That was the deepest residual network that was trained on CIFAR-10 (as JPEG). Figure 7 of the paper says that the
-# deeper a network is, the less each of its blocks changes. Compare with your own, shallower network:
+# This is the deepest of the residual networks trained on CIFAR-10 (as JPEG). According to Figure 7 of the paper, the
+# deeper a network is, the less each of its blocks changes the signal. Compare it with your own, shallower network:
 
 # %%
 some_images, _ = next(iter(test_batches))
@@ -827,8 +836,8 @@ show(plot_residual_sizes(residual_sizes(networks[DEPTHS[-1], True], some_images)
 # %% [markdown]
 # ## Train ResNet-18
 #
-# If your network passed its check, it is yours that is trained now; otherwise the package's. Batch norm makes the
-# start easy: any of the usual first weights will do, and the learning rate is far above AlexNet's.
+# The next cell trains your network if it passed its check, and the package's otherwise. Batch norm makes the start
+# easy: any of the usual weight initialisations works, and the learning rate is far higher than AlexNet's.
 
 # %%
 train_set, val_set = split(take(images.train, NUM_IMAGES, seed=0), (0.8, 0.2), seed=0)
@@ -845,8 +854,8 @@ for epoch in live_board(train(model, train_batches, val_batches, optimizer, epoc
     history.append(epoch)
 
 # %% [markdown]
-# The first loss of a network without an idea is ln(number of classes), as lesson 2 has it. Is the first epoch's mean
-# loss below it? Lesson 4 asks which learning rate, batch size and weight decay suit this network.
+# As you saw in lesson 2, the loss at chance level is ln(number of classes). Is the mean loss of the first epoch below
+# it? In lesson 4 you look for a learning rate, a batch size and a weight decay that suit this network.
 
 # %% [markdown]
 # ## Where you are
