@@ -80,9 +80,9 @@ def train(
     A loss that is not finite ends the training: its epoch has `diverged=True` and is the last.
     """
     model.to(memory_format=torch.channels_last)
-    scaler = gradient_scaler(model)
     history = []
     if checkpoint is not None:
+        scaler = gradient_scaler(model, optimizer)
         state = Checkpoint(checkpoint, model, optimizer, scheduler, scaler, train_batches)
         history = [Epoch(**epoch | {"epochs": epochs}) for epoch in state.load()]
         if len(history) > epochs:
@@ -97,7 +97,7 @@ def train(
         if hasattr(train_batches, "set_epoch"):
             train_batches.set_epoch(number - 1)  # another order of the images in each epoch
         learning_rate = optimizer.param_groups[0]["lr"]
-        training = train_one_epoch(model, train_batches, optimizer, scheduler, scaler)
+        training = train_one_epoch(model, train_batches, optimizer, scheduler)
         training_seconds = time.perf_counter() - start
         validation = evaluate(model, val_batches)
         diverged = not (math.isfinite(training.loss) and math.isfinite(validation.loss))
@@ -126,15 +126,12 @@ def train_one_epoch(
     batches: Iterable,
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
-    scaler: torch.amp.GradScaler | None = None,
 ) -> Score:
     """One pass over `batches`, a step of the optimizer for each; the arguments are those of `train`.
 
     Sums stay on the device until the last batch is under way, so the processor never waits inside the loop.
     """
-    scaler = scaler or gradient_scaler(model)
-    if scaler.is_enabled():
-        _start_momentum_at_zero(optimizer)
+    scaler = gradient_scaler(model, optimizer)
     model.train()
     sums = _Sums()
     for images, labels in batches:
@@ -202,19 +199,3 @@ class _Sums:
         if self.num_images == 0:
             raise ValueError("there was no batch to go through: give a set with at least one image")
         return Score(float(self.loss) / self.num_images, float(self.correct) / self.num_images, self.num_images)
-
-
-def _start_momentum_at_zero(optimizer: torch.optim.Optimizer) -> None:
-    """Give fused SGD its momentum buffers before its first step.
-
-    Otherwise it takes memory as it finds it, and fills it in its first step. If the gradients of that step overflow in
-    float16, which is usual, the scaler skips the step, and the second one uses what lay in that memory as momentum.
-    From zero the first step is the same: 0.9 · 0 + gradient.
-    """
-    if not isinstance(optimizer, torch.optim.SGD):
-        return
-    for group in optimizer.param_groups:
-        if group["fused"] and group["momentum"] and not group["dampening"]:
-            for parameter in group["params"]:
-                if parameter.requires_grad and optimizer.state[parameter].get("momentum_buffer") is None:
-                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)

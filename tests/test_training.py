@@ -1,4 +1,5 @@
 import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -147,9 +148,8 @@ def test_float16_trains_with_scaled_gradients(monkeypatch, batches, val_batches)
     model = small_model()
     model[0].register_forward_hook(lambda layer, inputs, output: used.append(output.dtype))
     optimizer = sgd(model)
-    scaler = runtime_device.gradient_scaler(model)
-    assert scaler.is_enabled()
-    losses = [train_one_epoch(model, batches, optimizer, scaler=scaler).loss for _ in range(10)]
+    assert runtime_device.gradient_scaler(model, optimizer).is_enabled()
+    losses = [train_one_epoch(model, batches, optimizer).loss for _ in range(10)]
     assert losses[-1] < losses[0] / 2
     assert set(used) == {torch.float16}
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
@@ -242,9 +242,27 @@ class OverflowsOnce(nn.Module):
         return logits
 
 
-def test_fused_sgd_equals_plain_sgd_when_the_scaler_skips_the_first_step():
+@pytest.fixture
+def overflow_batches() -> list[tuple[torch.Tensor, torch.Tensor]]:
     generator = torch.Generator().manual_seed(0)
-    batches = [(torch.randn(4, 3, 8, 8, generator=generator), torch.tensor([0, 1, 2, 0])) for _ in range(4)]
+    return [(torch.randn(4, 3, 8, 8, generator=generator), torch.tensor([0, 1, 2, 0])) for _ in range(4)]
+
+
+def test_the_scale_of_gradients_survives_from_one_epoch_to_the_next(monkeypatch, overflow_batches):
+    monkeypatch.setattr(runtime_device, "training_dtype", lambda device: torch.float16)
+    model = OverflowsOnce()
+    optimizer = sgd(model)
+    scales = []
+    for _ in range(2):
+        train_one_epoch(model, overflow_batches, optimizer)
+        scales.append(runtime_device.gradient_scaler(model, optimizer).get_scale())
+    assert scales[0] < torch.amp.GradScaler("cpu").get_scale()
+    assert scales[1] == scales[0]
+
+
+def test_fused_sgd_equals_plain_sgd_when_the_scaler_skips_the_first_step(monkeypatch, overflow_batches):
+    monkeypatch.setattr(runtime_device, "training_dtype", lambda device: torch.float16)
+    monkeypatch.setattr("cnnlesson.training.mixed_precision", lambda device: nullcontext())  # weights differ in float32
     weights = []
     for fused in (False, True):
         torch.manual_seed(0)
@@ -252,7 +270,7 @@ def test_fused_sgd_equals_plain_sgd_when_the_scaler_skips_the_first_step():
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, fused=fused)
         for _ in range(4):
             torch.full((3, 192), 1e6)  # freed memory, which an allocator hands out again
-        train_one_epoch(model, batches, optimizer, scaler=torch.amp.GradScaler("cpu"))
+        train_one_epoch(model, overflow_batches, optimizer)
         weights.append(model.layer.weight.detach())
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-6, atol=1e-7)
 

@@ -1,5 +1,6 @@
 """From a set of images to the batches that a network is trained on."""
 
+import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -77,6 +78,23 @@ class Batches:
         until you do, every pass is the same.
         """
         self._epoch = epoch
+
+    def fingerprint(self) -> dict[str, int | str | bool | None]:
+        """Plain values that tell these batches apart from others: a checkpoint refuses to continue with others.
+
+        The digest is of all labels and up to 500 evenly spaced images.
+        """
+        every = -(-len(self.image_set) // 500)
+        digest = hashlib.sha256(self.image_set.labels.cpu().numpy().tobytes())
+        digest.update(self.image_set.images[::every].cpu().numpy().tobytes())
+        return {
+            "num_images": len(self.image_set),
+            "digest": digest.hexdigest()[:12],
+            "batch_size": self.batch_size,
+            "image_size": self.image_size,
+            "seed": self.seed,
+            "augment": self.augment,
+        }
 
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         num_images, _, height, width = self.image_set.images.shape

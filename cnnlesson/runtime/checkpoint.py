@@ -1,8 +1,9 @@
-"""All that a training needs to go on where it stopped, in one file."""
+"""Everything that a training needs to continue where it stopped, in one file."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -11,15 +12,18 @@ from cnnlesson.runtime.atomic import atomic_write, make_folder, remove_unfinishe
 
 
 class CheckpointError(OSError):
-    """A checkpoint cannot be written, such as on a full disk."""
+    """A checkpoint cannot be written, for example because the disk is full."""
 
 
 class Checkpoint:
     """The state of one training, kept in the file `path`.
 
-    It holds the model, the optimizer, the scheduler, the gradient scaler, torch's random numbers and the finished
-    epochs. On a CPU, with the same number of threads, a training that resumes from it ends with weights that are
-    bitwise identical to those of an uninterrupted one.
+    It holds the model, the optimizer, the scheduler, the gradient scaler, torch's random number generators and the
+    finished epochs. On a CPU, with the same number of threads, a training that resumes from it ends with weights that
+    are bitwise identical to those of an uninterrupted one.
+
+    Create it before the first step, because it also records the settings of the training as they are now. A file that
+    was written with other settings is refused.
     """
 
     def __init__(
@@ -32,91 +36,121 @@ class Checkpoint:
         train_batches: Iterable,
     ):
         self.path = Path(path)
-        model = getattr(model, "_orig_mod", model)  # what torch.compile has wrapped
-        self.parts = {"model": model, "optimizer": optimizer, "scheduler": scheduler, "scaler": scaler}
-        self.train_batches = train_batches
-        # The optimizer's settings before the first step: a scheduler changes them later.
-        self.settings = [
-            {name: value for name, value in group.items() if name != "params"} for group in optimizer.param_groups
-        ]
+        model = getattr(model, "_orig_mod", model)  # the module that torch.compile has wrapped
+        self.parts = {"model": model, "optimizer": optimizer}
+        if scheduler is not None:
+            self.parts["scheduler"] = scheduler
+        self.scaler = scaler
+        groups = [{name: group[name] for name in group if name != "params"} for group in optimizer.param_groups]
+        self.settings = {"optimizer": type(optimizer).__name__, "scheduler": scheduler and type(scheduler).__name__}
+        self.settings |= _flatten(groups, "optimizer")
+        self.settings |= _flatten(scheduler.state_dict() if scheduler else {}, "scheduler")
+        self.settings |= _flatten(_fingerprint(train_batches), "batches")
 
     def save(self, history: list[dict]) -> None:
-        """Write the state after the epochs of `history` (plain numbers alone), whole or not at all.
+        """Write the state after the epochs of `history`, which are dicts of plain numbers.
 
         Raises:
-            CheckpointError: the file cannot be written; the state of the epoch before stays.
+            CheckpointError: the file cannot be written; the state after the previous epoch is still there.
         """
-        content = {
-            "history": history,
-            "settings": self.settings,
-            "random": _random_state(),
-        }
-        content |= {name: None if part is None else part.state_dict() for name, part in self.parts.items()}
+        content = {"history": history, "settings": self.settings, "random": _random_state()}
+        content |= {name: part.state_dict() for name, part in self.parts.items()}
+        content["scaler"] = self.scaler.state_dict()
         make_folder(self.path.parent)
         try:
             with atomic_write(self.path) as unfinished:
                 torch.save(content, unfinished)
         except (OSError, RuntimeError) as error:  # torch.save reports some failed writes as RuntimeError
             raise CheckpointError(
-                f"the checkpoint {self.path} could not be written ({error}): free some room on that disk, or name "
+                f"the checkpoint {self.path} could not be written ({error}): free some space on that disk, or name "
                 "another folder, and run again"
             ) from error
 
     def load(self) -> list[dict]:
-        """Take up the state in the file, and return the epochs made so far; where there is no file, none.
+        """Restore the state in the file, and return the finished epochs; without a file, an empty list.
 
-        What a killed process left unfinished beside it is removed.
+        Unfinished files of killed processes are removed.
 
         Raises:
-            ValueError: the file is damaged, or of another network or optimizer.
+            ValueError: the file is damaged, or belongs to another training.
         """
         remove_unfinished(self.path)
         if not self.path.exists():
             return []
         try:
             content = torch.load(self.path, map_location="cpu", weights_only=True)
-            settings = content["settings"]
-        except Exception as error:  # whatever a damaged file raises
+            difference = _difference(content["settings"], self.settings)
+        except Exception as error:  # a damaged file can raise anything
             raise ValueError(
-                f"the checkpoint {self.path} is damaged: delete it, and the training starts anew"
+                f"the checkpoint {self.path} is damaged or of an older version: delete it to start from scratch"
             ) from error
-        if settings != self.settings:
+        if difference:
             raise ValueError(
-                f"the checkpoint {self.path} is of another training ({self._difference(settings)}): name another "
-                "file, or delete it"
+                f"the checkpoint {self.path} is of another training ({difference}): name another file, or delete it "
+                "to start from scratch"
             )
         try:
             for name, part in self.parts.items():
-                if part is not None:
-                    part.load_state_dict(content[name])
-        except Exception as error:  # other layers, other shapes, no scheduler
+                part.load_state_dict(content[name])
+        except Exception as error:  # other layers or other shapes
             raise ValueError(
-                f"the checkpoint {self.path} is of another network or optimizer: name another file, or delete it"
+                f"the checkpoint {self.path} is of another network: name another file, or delete it to start from "
+                "scratch"
             ) from error
+        # Only float16 needs a scaler. If the file comes from a device that uses another type, it has no scaler state.
+        if content.get("scaler"):
+            self.scaler.load_state_dict(content["scaler"])
         _set_random_state(content["random"])
         return content["history"]
 
-    def _difference(self, settings: list[dict]) -> str:
-        """The optimizer's first setting that is not as in the file."""
-        for theirs, ours in zip(settings, self.settings, strict=False):
-            for name in ours:
-                if theirs.get(name) != ours[name]:
-                    there, here = (
-                        f"{value:g}" if isinstance(value, float) else value for value in (theirs.get(name), ours[name])
-                    )
-                    return f"there {name} is {there}, here {here}"
-        return "its optimizer has other groups of parameters"
+
+def _fingerprint(batches: Iterable) -> dict[str, Any]:
+    """Plain values that tell batches apart: those of `Batches.fingerprint`, or the length of others if any."""
+    if hasattr(batches, "fingerprint"):
+        return batches.fingerprint()
+    try:
+        return {"length": len(batches)}
+    except TypeError:
+        return {}
 
 
-def _random_state() -> dict:
-    """Where torch's random numbers are, on the processor and on each GPU."""
+def _flatten(value: Any, name: str) -> dict[str, float | str | None]:
+    """The plain values in nested dicts and lists, such as {"scheduler.total_steps": 90}; others are left out."""
+    if isinstance(value, torch.Tensor):
+        value = value.tolist()
+    if isinstance(value, dict):
+        items = [(f"{name}.{key}", item) for key, item in value.items()]
+    elif isinstance(value, list | tuple):
+        items = [(name if len(value) == 1 else f"{name}.{index}", item) for index, item in enumerate(value)]
+    else:
+        return {name: value} if value is None or isinstance(value, int | float | str) else {}
+    flat = {}
+    for item_name, item in items:
+        flat |= _flatten(item, item_name)
+    return flat
+
+
+def _difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """The first setting that differs, such as "batches.batch_size was 64, now it is 32"; None if all are equal."""
+    for name in before | now:
+        there, here = before.get(name), now.get(name)
+        # Schedulers have private attributes that only some versions of torch know.
+        is_unknown = name.rpartition(".")[2].startswith("_") and not (name in before and name in now)
+        if there != here and not is_unknown:
+            there, here = (f"{value:g}" if isinstance(value, float) else value for value in (there, here))
+            return f"{name} was {there}, now it is {here}"
+    return None
+
+
+def _random_state() -> dict[str, Any]:
+    """The state of torch's random number generators, on the CPU and on each GPU."""
     return {
         "cpu": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
     }
 
 
-def _set_random_state(state: dict) -> None:
+def _set_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["cpu"])
     if state["cuda"] and torch.cuda.is_available():
         torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])

@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
@@ -70,10 +71,38 @@ def mixed_precision(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
 
 
-def gradient_scaler(model: nn.Module) -> torch.amp.GradScaler:
-    """float16 rounds small gradients to 0, so there the loss is scaled up first; the other types need no scaling."""
-    device = next(model.parameters()).device
-    return torch.amp.GradScaler(device.type, enabled=training_dtype(device) is torch.float16)
+# Each optimizer has one scaler, because its scale adapts over hundreds of steps and must survive the end of an epoch.
+_scalers: WeakKeyDictionary[torch.optim.Optimizer, torch.amp.GradScaler] = WeakKeyDictionary()
+
+
+def gradient_scaler(model: nn.Module, optimizer: torch.optim.Optimizer) -> torch.amp.GradScaler:
+    """The scaler of `optimizer`, which trains `model`: the same one in each call.
+
+    float16 rounds small gradients to 0, so the loss is scaled up first. For the other types the scaler is disabled.
+    """
+    if optimizer not in _scalers:
+        device = next(model.parameters()).device
+        scaler = torch.amp.GradScaler(device.type, enabled=training_dtype(device) is torch.float16)
+        if scaler.is_enabled():
+            _start_momentum_at_zero(optimizer)
+        _scalers[optimizer] = scaler
+    return _scalers[optimizer]
+
+
+def _start_momentum_at_zero(optimizer: torch.optim.Optimizer) -> None:
+    """Create the momentum buffers of fused SGD before its first step.
+
+    Otherwise its first step creates them from uninitialised memory and fills them. In float16 the gradients of the
+    first step usually overflow, and the scaler skips the step. The second step then takes what happened to be in that
+    memory for momentum. With zeros, the first step is the same: 0.9 · 0 + gradient.
+    """
+    if not isinstance(optimizer, torch.optim.SGD):
+        return
+    for group in optimizer.param_groups:
+        if group["fused"] and group["momentum"] and not group["dampening"]:
+            for parameter in group["params"]:
+                if parameter.requires_grad and optimizer.state[parameter].get("momentum_buffer") is None:
+                    optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
 
 
 @contextmanager

@@ -1,38 +1,58 @@
-"""A training that stops, by whatever means, goes on from its checkpoint as if it had not stopped."""
+"""A training that stops for any reason resumes from its checkpoint as if it had not stopped."""
 
 import dataclasses
+import functools
 import os
 import resource
 import signal
 import subprocess
 import sys
-from types import SimpleNamespace
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
+from torch.optim import lr_scheduler
 
-from cnnlesson.data import Batches
+from cnnlesson.data import Batches, ImageSet
+from cnnlesson.runtime import device as runtime_device
 from cnnlesson.training import Epoch, train
 
 TIMING = {"seconds": 0, "images_per_second": 0}
 
 
-class Training:
-    """A small network with all that has a state: momentum, batch norm, dropout, a schedule, random augmentation."""
+sgd = functools.partial(torch.optim.SGD, momentum=0.9, weight_decay=1e-4, fused=True)
 
-    def __init__(self, image_set, lr=0.05, width=8):
+
+def one_cycle(optimizer: torch.optim.Optimizer, total_steps: int = 6 * 4) -> lr_scheduler.LRScheduler:
+    return lr_scheduler.OneCycleLR(optimizer, max_lr=optimizer.param_groups[0]["lr"], total_steps=total_steps)
+
+
+class Training:
+    """A small network with everything that has a state: momentum, batch norm, dropout, a schedule, augmentation."""
+
+    def __init__(
+        self,
+        image_set: ImageSet,
+        lr: float = 0.05,
+        width: int = 8,
+        make_optimizer: Callable = sgd,
+        make_scheduler: Callable = one_cycle,
+        **other_batches,
+    ):
         torch.manual_seed(0)
         self.model = nn.Sequential(
             nn.Conv2d(3, width, 3), nn.BatchNorm2d(width), nn.ReLU(), nn.AdaptiveAvgPool2d(2), nn.Flatten(),
             nn.Dropout(0.5), nn.Linear(4 * width, 3),
         )  # fmt: skip
-        self.batches = Batches(image_set, batch_size=8, image_size=16, seed=3, augment=True, device="cpu")
-        self.val_batches = Batches(image_set, batch_size=30, image_size=16, device="cpu")
-        self.optimizer = torch.optim.SGD(self.model.parameters(), lr=lr, momentum=0.9, weight_decay=1e-4, fused=True)
-        self.scheduler = torch.optim.lr_scheduler.OneCycleLR(self.optimizer, max_lr=lr, total_steps=6 * 4)
+        options = {"batch_size": 8, "image_size": 16, "seed": 3, "augment": True}
+        self.batches = Batches(image_set, **options | other_batches, device="cpu")
+        self.val_batches = Batches(image_set, batch_size=len(image_set), image_size=16, device="cpu")
+        self.optimizer = make_optimizer(self.model.parameters(), lr=lr)
+        self.scheduler = make_scheduler(self.optimizer)
 
-    def run(self, checkpoint=None, epochs=6):
+    def run(self, checkpoint: Path | None = None, epochs: int = 6) -> Iterator[Epoch]:
         return train(
             self.model, self.batches, self.val_batches, self.optimizer, epochs, self.scheduler, checkpoint=checkpoint
         )
@@ -42,7 +62,7 @@ def without_timing(history: list[Epoch]) -> list[Epoch]:
     return [dataclasses.replace(epoch, **TIMING) for epoch in history]
 
 
-def test_an_interrupted_training_ends_with_the_same_figures_and_weights_to_the_bit(image_set, tmp_path):
+def test_an_interrupted_training_ends_with_bitwise_identical_figures_and_weights(image_set, tmp_path):
     whole = Training(image_set)
     history = list(whole.run())
 
@@ -52,7 +72,7 @@ def test_an_interrupted_training_ends_with_the_same_figures_and_weights_to_the_b
         for epoch in stopped.run(path):
             if epoch.number == stop_after:
                 break
-        torch.rand(stop_after)  # whoever comes next has other random numbers
+        torch.rand(stop_after)  # the next training starts with other random numbers
     resumed = Training(image_set)
     again = list(resumed.run(path))
 
@@ -63,17 +83,17 @@ def test_an_interrupted_training_ends_with_the_same_figures_and_weights_to_the_b
     assert list(tmp_path.joinpath("folder").iterdir()) == [path]
 
 
-def test_a_finished_training_is_not_repeated_and_gives_its_weights(image_set, tmp_path):
+def test_a_finished_training_is_restored_without_another_step(image_set, tmp_path, monkeypatch):
     path = tmp_path / "training.pt"
     first = Training(image_set)
     history = list(first.run(path))
     second = Training(image_set)
-    second.batches = second.val_batches = SimpleNamespace()  # nobody can iterate over it
+    monkeypatch.delattr(Batches, "__iter__")
     assert list(second.run(path)) == history
     assert torch.equal(second.model[0].weight, first.model[0].weight)
 
 
-def test_more_epochs_go_on_where_the_checkpoint_ends(image_set, tmp_path):
+def test_more_epochs_continue_where_the_checkpoint_ends(image_set, tmp_path):
     path = tmp_path / "training.pt"
     list(Training(image_set).run(path, epochs=2))
     history = list(Training(image_set).run(path, epochs=4))
@@ -87,22 +107,184 @@ def test_a_diverged_training_stays_diverged(image_set, tmp_path):
     assert without_timing(list(Training(image_set, lr=1e30).run(path)))[-1].number == len(history)
 
 
+def constant(optimizer: torch.optim.Optimizer) -> None:
+    """No scheduler."""
+
+
+def cosine(optimizer: torch.optim.Optimizer, steps: int = 24) -> lr_scheduler.LRScheduler:
+    return lr_scheduler.CosineAnnealingLR(optimizer, steps)
+
+
+def warmup_and_cosine(optimizer: torch.optim.Optimizer, steps: int) -> lr_scheduler.LRScheduler:
+    parts = [lr_scheduler.LinearLR(optimizer, total_iters=3), cosine(optimizer, steps)]
+    return lr_scheduler.SequentialLR(optimizer, parts, milestones=[3])
+
+
+def chained(optimizer: torch.optim.Optimizer, steps: int) -> lr_scheduler.LRScheduler:
+    return lr_scheduler.ChainedScheduler([lr_scheduler.ExponentialLR(optimizer, 0.99), cosine(optimizer, steps)])
+
+
+def steps_at(optimizer: torch.optim.Optimizer, steps: int) -> lr_scheduler.LRScheduler:
+    return lr_scheduler.MultiStepLR(optimizer, milestones=[5, steps])
+
+
+REFUSED = "the checkpoint {} is of another training ({}): name another file, or delete it to start from scratch"
+
+
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "difference"),
     [
-        ({"lr": 0.01}, "is of another training (there lr is 0.002, here 0.0004): name another file"),
-        ({"width": 4}, "is of another network or optimizer: name another file, or delete it"),
+        ({"lr": 0.01}, "optimizer.lr was 0.05, now it is 0.01"),
+        ({"make_optimizer": functools.partial(sgd, momentum=0.5)}, "optimizer.momentum was 0.9, now it is 0.5"),
+        ({"make_optimizer": torch.optim.Adam}, "optimizer was SGD, now it is Adam"),
+        ({"make_scheduler": cosine}, "scheduler was None, now it is CosineAnnealingLR"),
+        ({"batch_size": 5}, "batches.batch_size was 8, now it is 5"),
+        ({"image_size": 24}, "batches.image_size was 16, now it is 24"),
+        ({"seed": 4}, "batches.seed was 3, now it is 4"),
+        ({"augment": False}, "batches.augment was True, now it is False"),
     ],
 )
-def test_another_trainings_checkpoint_is_refused(image_set, tmp_path, change, message):
+def test_a_checkpoint_of_other_settings_is_refused(image_set, tmp_path, change, difference):
+    path = tmp_path / "training.pt"
+    list(Training(image_set, make_scheduler=constant).run(path, epochs=1))
+    with pytest.raises(ValueError) as refused:
+        list(Training(image_set, **{"make_scheduler": constant} | change).run(path))
+    assert str(refused.value) == REFUSED.format(path, difference)
+
+
+@pytest.mark.parametrize(
+    ("make", "difference"),
+    [
+        (one_cycle, "scheduler.total_steps was 24, now it is 48"),
+        (cosine, "scheduler.T_max was 24, now it is 48"),
+        (warmup_and_cosine, "scheduler._schedulers.1.T_max was 24, now it is 48"),
+        (chained, "scheduler._schedulers.1.T_max was 24, now it is 48"),
+        (steps_at, "scheduler.milestones.24 was 1, now it is None"),
+    ],
+)
+def test_a_schedule_resumes_but_one_of_another_length_is_refused(image_set, tmp_path, make, difference):
+    path = tmp_path / "training.pt"
+
+    def run(steps: int, epochs: int) -> list[Epoch]:
+        return list(Training(image_set, make_scheduler=lambda optimizer: make(optimizer, steps)).run(path, epochs))
+
+    run(steps=24, epochs=2)
+    assert [epoch.number for epoch in run(steps=24, epochs=3)] == [1, 2, 3]
+    with pytest.raises(ValueError) as refused:
+        run(steps=48, epochs=4)
+    assert str(refused.value) == REFUSED.format(path, difference)
+
+
+def test_a_schedule_with_another_part_is_refused(image_set, tmp_path):
+    def with_constant_part(optimizer: torch.optim.Optimizer) -> lr_scheduler.LRScheduler:
+        parts = [lr_scheduler.LinearLR(optimizer, total_iters=3), lr_scheduler.ExponentialLR(optimizer, 1)]
+        return lr_scheduler.SequentialLR(optimizer, parts, milestones=[3])
+
+    path = tmp_path / "training.pt"
+    list(Training(image_set, make_scheduler=functools.partial(warmup_and_cosine, steps=24)).run(path, epochs=1))
+    with pytest.raises(ValueError, match=r"\(scheduler\._schedulers\.1\.T_max was 24, now it is None\)"):
+        list(Training(image_set, make_scheduler=with_constant_part).run(path))
+
+
+def test_a_constant_learning_rate_resumes_for_more_epochs_as_in_one_training(image_set, tmp_path):
+    def run(path, epochs: int) -> list[Epoch]:
+        return without_timing(list(Training(image_set, make_scheduler=lambda optimizer: None).run(path, epochs)))
+
+    run(tmp_path / "training.pt", epochs=2)
+    assert run(tmp_path / "training.pt", epochs=4) == run(None, epochs=4)
+
+
+def test_a_checkpoint_of_other_images_or_labels_is_refused(image_set, tmp_path):
     path = tmp_path / "training.pt"
     list(Training(image_set).run(path, epochs=1))
-    with pytest.raises(ValueError) as refused:
-        list(Training(image_set, **change).run(path))
-    assert message in str(refused.value)
+    images, labels = image_set.images.clone(), image_set.labels.clone()
+    images[7, 0, 3, 3] += 1
+    labels[7] = 2
+    changes = [
+        (image_set[torch.arange(29)], "batches.num_images was 30, now it is 29"),
+        (ImageSet(images, image_set.labels, image_set.classes), "batches.digest was "),
+        (ImageSet(image_set.images, labels, image_set.classes), "batches.digest was "),
+    ]
+    for other, message in changes:
+        with pytest.raises(ValueError) as refused:
+            list(Training(other).run(path))
+        assert message in str(refused.value)
 
 
-def test_a_checkpoint_with_more_epochs_than_asked_for_is_refused(image_set, tmp_path):
+class Unsized:
+    """Batches without a length."""
+
+    def __init__(self, batches: Iterable):
+        self.batches = batches
+
+    def __iter__(self) -> Iterator:
+        return iter(self.batches)
+
+
+def test_other_iterables_must_have_the_same_length_if_they_have_one(image_set, tmp_path):
+    batches = list(Training(image_set).batches)
+
+    def run(some_batches: Iterable, path: Path, epochs: int) -> list[Epoch]:
+        training = Training(image_set)
+        training.batches = some_batches
+        return list(training.run(path, epochs))
+
+    run(batches[:3], tmp_path / "list.pt", epochs=1)
+    with pytest.raises(ValueError, match=r"\(batches\.length was 3, now it is 4\)"):
+        run(batches, tmp_path / "list.pt", epochs=2)
+    run(Unsized(batches[:3]), tmp_path / "unsized.pt", epochs=1)
+    assert len(run(Unsized(batches), tmp_path / "unsized.pt", epochs=2)) == 2
+
+
+def test_a_checkpoint_of_another_network_is_refused(image_set, tmp_path):
+    path = tmp_path / "training.pt"
+    list(Training(image_set).run(path, epochs=1))
+    with pytest.raises(
+        ValueError, match="is of another network: name another file, or delete it to start from scratch"
+    ):
+        list(Training(image_set, width=4).run(path))
+
+
+def trained_in(dtype: torch.dtype, image_set: ImageSet, monkeypatch: pytest.MonkeyPatch) -> tuple:
+    """A training on a device that computes in `dtype`, and its gradient scaler."""
+    monkeypatch.setattr(runtime_device, "training_dtype", lambda device: dtype)
+    training = Training(image_set)
+    return training, runtime_device.gradient_scaler(training.model, training.optimizer)
+
+
+@pytest.mark.parametrize("dtypes", [(torch.float32, torch.float16), (torch.float16, torch.bfloat16)])
+def test_a_checkpoint_resumes_on_a_device_that_computes_in_another_type(image_set, tmp_path, monkeypatch, dtypes):
+    for dtype, epochs in zip(dtypes, (1, 2), strict=True):
+        training, scaler = trained_in(dtype, image_set, monkeypatch)
+        assert scaler.is_enabled() == (dtype is torch.float16)
+        assert len(list(training.run(tmp_path / "training.pt", epochs))) == epochs
+
+
+def test_the_scale_of_gradients_is_restored(image_set, tmp_path, monkeypatch):
+    training, scaler = trained_in(torch.float16, image_set, monkeypatch)
+    scaler.load_state_dict(scaler.state_dict() | {"scale": 1024.0})
+    list(training.run(tmp_path / "training.pt", epochs=1))
+    assert scaler.get_scale() == 1024
+    resumed, scaler = trained_in(torch.float16, image_set, monkeypatch)
+    assert scaler.get_scale() != 1024
+    list(resumed.run(tmp_path / "training.pt", epochs=2))
+    assert scaler.get_scale() == 1024
+
+
+def test_a_checkpoint_without_a_scaler_resumes_and_one_without_settings_is_refused(image_set, tmp_path):
+    path = tmp_path / "training.pt"
+    list(Training(image_set).run(path, epochs=1))
+    content = torch.load(path)
+    del content["scaler"]
+    torch.save(content, path)
+    assert len(list(Training(image_set).run(path, epochs=2))) == 2
+    del content["settings"]
+    torch.save(content, path)
+    with pytest.raises(ValueError, match="is damaged or of an older version: delete it to start from scratch"):
+        list(Training(image_set).run(path))
+
+
+def test_a_checkpoint_with_more_epochs_than_the_training_is_refused(image_set, tmp_path):
     path = tmp_path / "training.pt"
     list(Training(image_set).run(path, epochs=2))
     with pytest.raises(ValueError, match="has 2 epochs already, more than 1: name another file"):
@@ -113,11 +295,11 @@ def test_a_checkpoint_with_more_epochs_than_asked_for_is_refused(image_set, tmp_
 def test_a_damaged_checkpoint_is_one_line(image_set, tmp_path, content):
     path = tmp_path / "training.pt"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="is damaged: delete it, and the training starts anew"):
+    with pytest.raises(ValueError, match="is damaged or of an older version: delete it to start from scratch"):
         list(Training(image_set).run(path))
 
 
-def test_a_full_disk_is_one_line_and_keeps_the_epoch_before(image_set, tmp_path, monkeypatch):
+def test_a_full_disk_is_one_line_and_keeps_the_state_of_the_previous_epoch(image_set, tmp_path, monkeypatch):
     path = tmp_path / "training.pt"
     training = Training(image_set).run(path)
     next(training)
@@ -128,7 +310,7 @@ def test_a_full_disk_is_one_line_and_keeps_the_epoch_before(image_set, tmp_path,
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(torch, "save", write_half)
-    with pytest.raises(OSError, match=r"could not be written .*No space left on device.*: free some room on that disk"):
+    with pytest.raises(OSError, match=r"could not be written .*No space left on device.*: free some space on that"):
         next(training)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
@@ -142,13 +324,14 @@ def write_half(content, file):
     pathlib.Path(file).write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
 model = nn.Linear(2, 2)
-state = Checkpoint(sys.argv[1], model, torch.optim.SGD(model.parameters(), lr=0.1), None, None, [])
+optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+state = Checkpoint(sys.argv[1], model, optimizer, None, torch.amp.GradScaler("cpu"), [])
 torch.save = write_half
 state.save([])
 """
 
 
-def test_what_a_process_left_that_was_killed_while_it_wrote_is_removed(image_set, tmp_path):
+def test_unfinished_files_of_a_killed_process_are_removed(image_set, tmp_path):
     path = tmp_path / "training.pt"
     another = tmp_path / "another.pt.1.unfinished"
     another.touch()
@@ -176,7 +359,7 @@ except OSError as error:
 
 
 @pytest.mark.skipif(not hasattr(resource, "RLIMIT_FSIZE"), reason="this system cannot limit the size of files")
-def test_a_write_that_the_system_refuses_leaves_nothing(tmp_path):
+def test_a_failed_write_leaves_nothing_behind(tmp_path):
     path = tmp_path / "training.pt"
     process = subprocess.run([sys.executable, "-c", SCRIPT, path], capture_output=True, text=True)
     assert "could not be written" in process.stdout, process.stderr
