@@ -1,11 +1,10 @@
-"""Run all notebooks as Google Colab does: on its versions, the package installed by a notebook's own first cell.
-
-Then the tests of explorers and live board run on the same versions.
+"""Run all notebooks as in Google Colab: with Colab's versions, and the package installed by the set-up cell.
 
     .venv/bin/python tests/colab/run.py .venv-colab/bin/python
 
-The set-up cells install from a git repository that is made here of the files as they are now, committed or not. It ends
-with 1 where a notebook fails, or where what they used is not what their set-up cell installed.
+The set-up cells install from a git repository that this script creates from the current files, committed or not. The
+tests of the explorers and the live board run afterwards, with the same versions. The exit status is 1 if a notebook or
+one of these tests fails, or if the notebooks did not use the package that the set-up cell installed.
 """
 
 import json
@@ -24,12 +23,12 @@ sys.path.insert(0, str(LESSON / "notebooks"))
 import build  # noqa: E402
 
 WORKERS = 2
-BROUGHT = ("cnnlesson", "optuna")  # by the set-up cell; Colab has neither
+BROUGHT = ("cnnlesson",)  # what the set-up cell installs; Colab has everything else
 SHOWN = ("torch", "torchvision", "numpy", "pandas", "matplotlib", "ipywidgets", "ipykernel", "ipython", "traitlets")
 
 VERSIONS = f"""
 import importlib.metadata, importlib.util, platform
-assert not [name for name in {BROUGHT} if importlib.util.find_spec(name)], "installed before the notebooks run"
+assert not [name for name in {BROUGHT} if importlib.util.find_spec(name)], "installed too early: {BROUGHT}"
 versions = [f"{{name}} {{importlib.metadata.version(name)}}" for name in {SHOWN}]
 print(f"Python {{platform.python_version()}}", *versions, sep=", ")
 """
@@ -41,7 +40,7 @@ print(json.dumps([address, cnnlesson.__file__.startswith(sys.prefix)]))
 
 
 def main(python: str) -> int:
-    python = os.path.abspath(python)  # not resolved: a virtual environment's python is a link to another's
+    python = os.path.abspath(python)  # do not resolve the link: it identifies the virtual environment
     with tempfile.TemporaryDirectory(prefix="colab-") as folder:
         address = make_repository(Path(folder) / "lesson")
         notebooks = write_notebooks(Path(folder) / "notebooks", address)
@@ -49,7 +48,7 @@ def main(python: str) -> int:
         subprocess.run([python, "-m", "pip", "uninstall", "--quiet", "--quiet", "--yes", *BROUGHT], check=True)
         print(output_of(python, VERSIONS, folder), flush=True)
         first, *others = notebooks
-        passed = [run(python, first)]  # alone: its set-up cell installs the package for all
+        passed = [run(python, first)]  # before the others: its set-up cell installs the package for all of them
         with ThreadPoolExecutor(WORKERS) as pool:
             passed += pool.map(lambda notebook: run(python, notebook), others)
         print(f"{sum(passed)} of {len(passed)} notebooks passed")
@@ -59,14 +58,14 @@ def main(python: str) -> int:
         if not run_widget_tests(python, Path(folder)):
             return 1
         origin = json.loads(output_of(python, ORIGIN, folder))
-        assert origin == [address, True], f"the notebooks used cnnlesson from elsewhere: {origin}, not {address}"
+        assert origin == [address, True], f"expected cnnlesson from {address}, got {origin}"
         return 0
 
 
 def make_repository(folder: Path) -> str:
-    """The address of a new git repository with the lesson's files, without those that .gitignore names."""
+    """Create a git repository of the project's files, without those in .gitignore, and return its URL."""
     identity = {f"GIT_{role}_{what}": "lesson" for role in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
-    environment = os.environ | identity | {"GIT_CONFIG_GLOBAL": os.devnull}  # no hooks and signatures of the user's
+    environment = os.environ | identity | {"GIT_CONFIG_GLOBAL": os.devnull}  # without the user's hooks and signatures
     git = ["git", f"--git-dir={folder}", f"--work-tree={LESSON}"]
     for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "As it is now"]):
         subprocess.run([*git, *command], cwd=LESSON, env=environment, check=True)
@@ -83,13 +82,13 @@ def write_notebooks(folder: Path, address: str) -> list[Path]:
 
 
 def output_of(python: str, code: str, folder: str) -> str:
-    """What `code` prints where a notebook's kernel would run it."""
+    """The output of `code`, run like a notebook's kernel."""
     command = [python, "-c", code]
     return subprocess.run(command, cwd=folder, env=environment(), stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def run(python: str, notebook: Path) -> bool:
-    """Whether all its cells run and its checks say what they should; the output of nbval is printed where not."""
+    """Run a notebook with nbval and return whether it passes; if it does not, print nbval's output."""
     start = time.perf_counter()
     checks = "strict" if notebook.parent.name == "solutions" else "untouched"
     command = [python, "-m", "pytest", "--quiet", "--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=300"]
@@ -103,13 +102,13 @@ def run(python: str, notebook: Path) -> bool:
     )
     passed = process.returncode == 0
     name = f"{notebook.parent.name}/{notebook.name}"
-    said = f"{name}: {'passed' if passed else 'FAILED'} in {time.perf_counter() - start:.0f} seconds"
-    print(said if passed else f"{process.stdout}\n{said}", flush=True)
+    summary = f"{name}: {'passed' if passed else 'FAILED'} in {time.perf_counter() - start:.0f} seconds"
+    print(summary if passed else f"{process.stdout}\n{summary}", flush=True)
     return passed
 
 
 def run_widget_tests(python: str, folder: Path) -> bool:
-    """Whether the explorers follow their controls on Colab's ipywidgets too; the notebooks do not move them."""
+    """Test the explorers with Colab's ipywidgets too, because running a notebook does not move their controls."""
     tests = shutil.copytree(LESSON / "tests", folder / "tests")
     options = ["--quiet", "-p", "no:cacheprovider", "--disable-warnings", f"--rootdir={tests}"]
     chosen = [str(tests / "widgets")]
@@ -118,7 +117,7 @@ def run_widget_tests(python: str, folder: Path) -> bool:
 
 
 def environment() -> dict[str, str]:
-    """This process's variables, less what could let the checkout in; one thread for the torch of each worker."""
+    """The environment without PYTHONPATH, which could import the checkout; one torch thread per worker."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
 
 
