@@ -1,7 +1,7 @@
-"""Each solution notebook in JupyterLab and Chromium, as a person uses it: run all cells, move explorers by keyboard.
+"""Use each solution notebook in JupyterLab and Chromium as a person would: run it, and move explorers by keyboard.
 
-It takes minutes and needs a browser, so that plain `pytest` leaves it out (`norecursedirs`), and `make test` runs it on
-a line of its own, in place of nbval for the solutions: it runs the same cells, and is as strict.
+These tests take minutes and need a browser, so plain `pytest` skips them (`norecursedirs`). `make test` runs them
+separately, instead of nbval on the solutions: they run the same cells and are equally strict.
 """
 
 import json
@@ -21,37 +21,37 @@ import pytest
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
-SOLUTIONS = sorted((NOTEBOOKS / "solutions").glob("*.ipynb"), reverse=True)  # the one that takes longest is first
+SOLUTIONS = sorted((NOTEBOOKS / "solutions").glob("*.ipynb"), reverse=True)  # the slowest first
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: install Debian's package chromium")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium not found: install Debian's package chromium")
 FLAGS = [
     "--disable-gpu",
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
     "--no-first-run",
-    *(["--no-sandbox"] if os.geteuid() == 0 else []),  # Chromium has no sandbox for root
+    *(["--no-sandbox"] if os.geteuid() == 0 else []),  # Chromium's sandbox does not run as root
 ]
-COLAB_BADGE = "https://colab.research.google.com/assets/colab-badge.svg"  # there where the project has an address
+COLAB_BADGE = "https://colab.research.google.com/assets/colab-badge.svg"  # only if the project has a repository URL
 
-# Of the user who opens the notebooks here: no question about news, and no request for them.
+# JupyterLab user settings: do not ask about news, and do not fetch any.
 SETTINGS = {"@jupyterlab/apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False}}
 
 EXPLORER = ".jp-OutputArea-output:has(.widget-vbox [role=status])"
 TRACEBACK = ".jp-OutputArea-output:has-text('Traceback (most recent call last)')"
-# What a keyboard user presses to move a control, and where it stands at its end. JupyterLab takes the arrow keys of a
-# closed list for its own and goes to the next cell, so that a list is opened first.
+# The keys that change a control; the second list is for a control that is already at its end. JupyterLab uses the arrow
+# keys on a closed list to select the next cell, so the test opens a list first.
 KEYS = {
     "spinbutton": (["ArrowUp"], ["ArrowDown"]),
-    "slider": (["ArrowLeft"], ["ArrowRight"]),  # back to where the field beside it was
+    "slider": (["ArrowLeft"], ["ArrowRight"]),  # back to where it was before the test of the number field beside it
     "combobox": (["Space", "ArrowDown", "Enter"], ["Space", "ArrowUp", "Enter"]),
     "checkbox": (["Space"],),
     "button": (["Enter"],),
 }
-ARIA = r"""- '?(\w+)(?: "(.*?)")?"""  # role and name; in quotes where YAML wants them
-SCREEN = {"width": 1280, "height": 1200}  # pixels; an explorer fits on it
-WHOLE_RUN = 400  # seconds that all cells of a notebook may take
-ANSWER = 15  # seconds until an explorer must have followed a control
+ARIA = r"""- '?(\w+)(?: "(.*?)")?"""  # role and name, in quotes if YAML requires them
+SCREEN = {"width": 1280, "height": 1200}  # pixels; large enough for an explorer
+WHOLE_RUN = 400  # seconds, for all cells of a notebook
+ANSWER = 15  # seconds within which an explorer must follow a control
 
 FIXTURE = """\
 from cnnlesson.plots.figures import blank, figure
@@ -74,7 +74,7 @@ Explorer(
 
 
 class Lab:
-    """A JupyterLab server that reads and writes in `folder` alone, and a browser to open its notebooks with."""
+    """A JupyterLab server that reads and writes only in `folder`, and a browser that opens its notebooks."""
 
     def __init__(self, folder: Path, browser: Browser):
         self.browser = browser
@@ -92,11 +92,11 @@ class Lab:
             "JUPYTERLAB_WORKSPACES_DIR": "workspaces",
         }
         options = {"ip": "127.0.0.1", "port": 0, "open_browser": False, "allow_root": True, "root_dir": self.notebooks}
-        said = [f"--ServerApp.{name}={value}" for name, value in options.items()]
+        arguments = [f"--ServerApp.{name}={value}" for name, value in options.items()]
         self.log = folder / "server.log"
         with self.log.open("w") as log:
             self.server = subprocess.Popen(
-                [sys.executable, "-m", "jupyterlab", *said],
+                [sys.executable, "-m", "jupyterlab", *arguments],
                 env=os.environ
                 | {"CNNLESSON_TINY": "1", "CNNLESSON_CHECKS": "strict"}
                 | {name: str(folder / value) for name, value in folders.items()},
@@ -107,10 +107,10 @@ class Lab:
         self.url, self.token = running["url"], running["token"]
 
     def _running(self, folder: Path) -> dict:
-        """What the server writes down of itself as soon as it listens: its port, and the token that it made up."""
+        """The file that the server writes when it starts to listen, with its URL and its token."""
         for _ in range(600):
             for path in folder.glob("jpserver-*.json"):
-                with suppress(json.JSONDecodeError):  # half written
+                with suppress(json.JSONDecodeError):  # not completely written yet
                     return json.loads(path.read_text())
             if self.server.poll() is not None:
                 break
@@ -128,7 +128,7 @@ class Lab:
 
     @contextmanager
     def open(self, name: str) -> "Iterator[tuple[Page, list[str]]]":
-        """The page of a notebook whose kernel is ready, and a list of what goes wrong on it."""
+        """Yield the page of a notebook whose kernel is ready, and a list that collects errors on the page."""
         wrong: list[str] = []
         with self.browser.new_context(viewport=SCREEN) as context:
 
@@ -143,21 +143,23 @@ class Lab:
 
             def requested(url: str) -> None:
                 if not is_here(url) and url != COLAB_BADGE:
-                    wrong.append(f"a request that leaves the machine: {url[:200]}")
+                    wrong.append(f"request to another machine: {url[:200]}")
 
             context.route("**/*", route)
             page = context.new_page()
             page.on("request", lambda request: requested(request.url))
             page.on("websocket", lambda socket: requested(socket.url))
-            page.on("pageerror", lambda error: wrong.append(f"an error in the page: {error}"))
+            page.on("pageerror", lambda error: wrong.append(f"error in the page: {error}"))
             page.on(
                 "console",
-                lambda said: wrong.append(f"an error in the console: {said.text}") if said.type == "error" else None,
+                lambda message: (
+                    wrong.append(f"error in the console: {message.text}") if message.type == "error" else None
+                ),
             )
             page.goto(f"{self.url}lab/tree/{name}?reset&token={self.token}")
             page.locator(".jp-Notebook .jp-CodeCell").first.wait_for()
-            wait_until_idle(page)  # without a kernel, to run a cell would open a question
-            page.keyboard.press("Control+b")  # away with the list of files
+            wait_until_idle(page)  # running a cell without a kernel would open a dialog
+            page.keyboard.press("Control+b")  # hides the file browser
             yield page, wrong
 
 
@@ -175,11 +177,11 @@ def wait_until_idle(page: Page) -> None:
 
 
 def run_all(page: Page, file: Path) -> None:
-    """Run all cells of the notebook, which is saved in `file`, and fail with the cells that have an error."""
+    """Run all cells of the notebook, save it to `file`, and fail with the cells that raised an error."""
     choose(page, "Run", "runmenu:run-all")
     end, rests = time.monotonic() + WHOLE_RUN, 0
-    while rests < 50:  # an error leaves the cells after it without a number
-        assert time.monotonic() < end, f"it still runs after {WHOLE_RUN} s"
+    while rests < 50:  # after an error, the remaining cells never get a number
+        assert time.monotonic() < end, f"the notebook is still running after {WHOLE_RUN} s"
         prompts = page.locator(".jp-CodeCell .jp-InputPrompt").all_text_contents()
         if all(re.search(r"\d", prompt) for prompt in prompts):
             break
@@ -187,7 +189,7 @@ def run_all(page: Page, file: Path) -> None:
         page.wait_for_timeout(100)
     wait_until_idle(page)
     save(page)
-    # The page shows errors as it shows what is written to stderr; the file tells them apart.
+    # The page displays errors and stderr in the same way; the file distinguishes them.
     cells = [cell for cell in nbformat.read(file, as_version=4).cells if cell.cell_type == "code"]
     errors = [
         "\n".join([cell.source, *output.traceback])
@@ -196,7 +198,7 @@ def run_all(page: Page, file: Path) -> None:
         if output.output_type == "error"
     ]
     assert not errors, re.sub(r"\x1b\[[\d;]*m", "", "\n\n".join(errors))
-    assert all(cell.execution_count for cell in cells), "a cell was not run"
+    assert all(cell.execution_count for cell in cells), "a cell did not run"
 
 
 def save(page: Page) -> None:
@@ -205,7 +207,7 @@ def save(page: Page) -> None:
 
 
 def shown(explorer: Locator) -> list[str]:
-    """Words and pictures of an explorer."""
+    """The text and the images of an explorer."""
     return explorer.evaluate(
         """explorer => [...explorer.querySelectorAll("[role=status], img")].map(part => part.src || part.textContent)"""
     )
@@ -216,14 +218,14 @@ def has_focus(control: Locator) -> bool:
 
 
 def move(page: Page, explorer: Locator, control: Locator, role: str) -> bool:
-    """Move a control by keyboard, and say whether the explorer shows something else then."""
+    """Change a control by keyboard, and return whether the explorer's output changes."""
     for keys in KEYS[role]:
         before = shown(explorer)
         for key in keys:
             page.keyboard.press(key)
             if len(keys) > 1:
-                page.wait_for_timeout(200)  # a list opens in a window of its own
-        assert has_focus(control), f"{keys} take the focus from {control.aria_snapshot()}"
+                page.wait_for_timeout(200)  # a list opens in a separate window
+        assert has_focus(control), f"{control.aria_snapshot()} loses the focus after {keys}"
         for _ in range(10 * ANSWER):
             if shown(explorer) != before:
                 wait_until_idle(page)
@@ -233,7 +235,7 @@ def move(page: Page, explorer: Locator, control: Locator, role: str) -> bool:
 
 
 def move_all(page: Page, explorer: Locator) -> list[str]:
-    """Go through the controls of an explorer with the Tab key, and move each; gives their names."""
+    """Tab through the controls of an explorer, change each of them, and return their names."""
     names = []
     for number, control in enumerate(explorer.locator("input, select, button, textarea, [role=slider]").all()):
         if number == 0:
@@ -241,35 +243,35 @@ def move_all(page: Page, explorer: Locator) -> list[str]:
             control.focus()
         else:
             page.keyboard.press("Tab")
-        said = re.match(ARIA, control.aria_snapshot())
-        assert said, f"no control: {control.evaluate('control => control.outerHTML')}"
-        role, name = said.groups()
-        assert has_focus(control), f"the Tab key does not lead to {role} {name} after {names}"
-        if role == "slider":  # ipywidgets gives it no name: it is one control with the named field before it
+        snapshot = re.match(ARIA, control.aria_snapshot())
+        assert snapshot, f"not a control: {control.evaluate('control => control.outerHTML')}"
+        role, name = snapshot.groups()
+        assert has_focus(control), f"the Tab key does not reach {role} {name} after {names}"
+        if role == "slider":  # has no name in ipywidgets: it belongs to the named field before it
             field = control.locator("xpath=ancestor::*[contains(@class, 'widget-hbox')][1]").get_by_role("spinbutton")
             value = field.input_value()
-            assert move(page, explorer, control, role), f"the slider beside {names[-1]} changes nothing"
+            assert move(page, explorer, control, role), f"the slider beside {names[-1]} has no effect"
             assert float(field.input_value()) == float(control.get_attribute("aria-valuenow")) != float(value)
         else:
-            assert name, f"a {role} without a name: {control.evaluate('control => control.outerHTML')}"
+            assert name, f"{role} without a name: {control.evaluate('control => control.outerHTML')}"
             if role == "combobox" and control.locator("option").count() == 1:
-                continue  # a list of one has nothing to move to
-            assert move(page, explorer, control, role), f"{role} {name} changes nothing"
+                continue  # a list with one option cannot change
+            assert move(page, explorer, control, role), f"{role} {name} has no effect"
             names.append(name)
             if role == "checkbox":
-                assert move(page, explorer, control, role)  # back, since without any tick there may be no picture
-    assert names, "an explorer without controls"
+                assert move(page, explorer, control, role)  # back: with all boxes cleared there may be no image
+    assert names, "the explorer has no controls"
     return names
 
 
 def photograph(page: Page, folder: Path, name: str) -> None:
-    """Save pictures of the whole notebook, from its top to its end, a screen each."""
+    """Save screenshots of the whole notebook, one per screen, from top to bottom."""
     panel = page.locator(".jp-WindowedPanel-outer")
     end = page.locator(".jp-Notebook .jp-Cell").last
     panel.evaluate("panel => panel.scrollTo(0, 0)")
     number = 0
     while True:
-        page.wait_for_timeout(100)  # JupyterLab lays out what comes into sight
+        page.wait_for_timeout(100)  # JupyterLab lays out cells when they become visible
         panel.screenshot(path=folder / f"{name}-{number:02d}.png")
         if end.evaluate("cell => cell.getBoundingClientRect().bottom < window.innerHeight"):
             return
@@ -289,7 +291,7 @@ def lab(tmp_path_factory) -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def screenshots(tmp_path_factory) -> Path:
-    """The folder that CNNLESSON_SCREENSHOTS names, or else one of pytest's."""
+    """The folder named by CNNLESSON_SCREENSHOTS, or a temporary one."""
     folder = Path(os.environ.get("CNNLESSON_SCREENSHOTS") or tmp_path_factory.mktemp("screenshots"))
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -297,7 +299,7 @@ def screenshots(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def explorer_notebook(lab) -> Path:
-    """A notebook with one explorer, that fails to draw one of its values."""
+    """A notebook with one explorer, which cannot draw one of its values."""
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(FIXTURE)])
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3", "language": "python"}
     path = lab.notebooks / "explorer.ipynb"
@@ -306,7 +308,7 @@ def explorer_notebook(lab) -> Path:
 
 
 @pytest.mark.parametrize("solution", SOLUTIONS, ids=lambda path: path.stem)
-def test_a_lesson_runs_and_its_explorers_follow_the_keyboard(lab, screenshots, solution, record_property):
+def test_lesson_runs_and_its_explorers_follow_the_keyboard(lab, screenshots, solution, record_property):
     start = time.perf_counter()
     shutil.copy(solution, lab.notebooks)
     with lab.open(solution.name) as (page, wrong):
@@ -320,16 +322,16 @@ def test_a_lesson_runs_and_its_explorers_follow_the_keyboard(lab, screenshots, s
                 moved += move_all(page, explorer)
             finally:
                 explorer.screenshot(path=screenshots / f"{solution.stem}-explorer-{number}.png")
-        assert moved, "a lesson without an explorer"
+        assert moved, "the lesson has no explorer"
         assert page.locator(TRACEBACK).count() == 0
         choose(page, "Kernel", "kernelmenu:shutdown")
     assert wrong == []
-    record_property("took", f"{time.perf_counter() - start:.0f} s, {ran - start:.0f} s of them to run all cells")
+    record_property("took", f"{time.perf_counter() - start:.0f} s, of which {ran - start:.0f} s to run all cells")
     record_property("moved", f"{len(moved)} controls: {', '.join(moved)}")
     record_property("screenshots", str(screenshots))
 
 
-def test_what_cannot_be_drawn_is_said_in_words(lab, explorer_notebook):
+def test_explorer_shows_the_reason_when_it_cannot_draw(lab, explorer_notebook):
     with lab.open(explorer_notebook.name) as (page, wrong):
         run_all(page, explorer_notebook)
         explorer = page.locator(EXPLORER)
@@ -343,7 +345,7 @@ def test_what_cannot_be_drawn_is_said_in_words(lab, explorer_notebook):
     assert wrong == []
 
 
-def test_an_explorer_stays_readable_when_its_kernel_is_gone(lab, explorer_notebook):
+def test_explorer_stays_readable_without_its_kernel(lab, explorer_notebook):
     with lab.open(explorer_notebook.name) as (page, wrong):
         run_all(page, explorer_notebook)
         before = shown(page.locator(EXPLORER))
@@ -352,14 +354,14 @@ def test_an_explorer_stays_readable_when_its_kernel_is_gone(lab, explorer_notebo
         page.locator(".jupyter-widgets-disconnected").first.wait_for()
         wait_until_idle(page)
         page.get_by_role("spinbutton", name="end").focus()
-        page.keyboard.press("ArrowUp")  # nobody answers
+        page.keyboard.press("ArrowUp")  # no kernel responds
         page.wait_for_timeout(1000)
         assert shown(page.locator(EXPLORER)) == before
         assert page.locator(TRACEBACK).count() == 0
     assert wrong == []
 
 
-def test_a_saved_explorer_shows_its_picture_and_words_before_it_is_run_again(lab, explorer_notebook):
+def test_saved_explorer_shows_image_and_text_before_it_runs_again(lab, explorer_notebook):
     with lab.open(explorer_notebook.name) as (page, _):
         run_all(page, explorer_notebook)
         choose(page, "Kernel", "kernelmenu:shutdown")
