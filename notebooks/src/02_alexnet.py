@@ -9,7 +9,7 @@
 # - compute the output size of any convolution or pooling layer, and its cost in memory, parameters and compute;
 # - tell which layers of AlexNet hold its parameters and which need the most compute, and find a mistake in a published
 #   table;
-# - write AlexNet in PyTorch, and tell from the first loss whether its training starts correctly.
+# - write AlexNet in PyTorch, and use the first loss to check that its training starts correctly.
 #
 # **Time:** 90 minutes. **Prerequisites:** lesson 1, and what a convolution is. A GPU speeds up only the training at
 # the end.

@@ -75,8 +75,8 @@ images.train
 #
 # He, Zhang, Ren and Sun: *Deep residual learning for image recognition*, 2015.
 #
-# - Residual unit: each layer adds something (a *residual*) to the previous value, rather than producing an entirely
-#   new value.
+# - Residual unit: each layer adds something (i.e. a *residual*) to the previous value, rather than producing an
+#   entirely new value.
 # - Note: the network for F can have multiple layers, be convolutional, etc.
 #
 # ```
@@ -176,7 +176,7 @@ show(plot_depth(measured.table, PUBLISHED_TEST_ERROR))
 
 # %% [markdown]
 # The slide says: *for a regular convnet, performance declines with depth, but for a ResNet, it keeps improving*. The
-# next cell tests this claim on the measured networks. One run of each network proves nothing: with another seed, the
+# next cell tests this claim on the measured networks. One run of each network is not proof: with another seed, the
 # errors would be somewhat different.
 
 # %%
@@ -367,7 +367,7 @@ print(gradients.made["data"])
 # much do neighbouring layers of one curve differ? And what has changed after one epoch?
 #
 # The scale is logarithmic: one step up means ten times the gradient. These are the JPEG images again, so the
-# results differ a little from those on the lossless CIFAR-10. The next cell computes the gradients before the first
+# results may differ a little from those on the lossless CIFAR-10. The next cell computes the gradients before the first
 # step on your images, for networks of several depths:
 
 # %%
@@ -406,8 +406,7 @@ show(plot_architecture(resnet18(1000), (3, 224, 224)))
 
 # %% [markdown]
 # The slides build the network in five steps. You will build it in the same order, and check the shapes after each
-# piece.
-# `pieces` shows the layer table from lesson 2. It hides the batch norm rows, but counts them in the total.
+# piece. `pieces` shows the layer table from lesson 2. It hides the batch norm rows, but counts them in the total.
 
 # %%
 def pieces(network, input_shape):
@@ -756,7 +755,7 @@ show(plot_architecture(resnet50(1000), (3, 224, 224)))
 # ## Plain against residual
 #
 # Now compare them yourself, on your images at 32×32 pixels: two depths, with and without shortcuts, with everything
-# else equal. You can use the test error here, because you do not choose anything by it.
+# else equal. You can use the test error here, because no choice depends on it.
 #
 # This is a short training run on few images. It shows how to make such a comparison, and how the networks start to
 # learn. It does not show where a long training ends: for that, see the measured curves above.
