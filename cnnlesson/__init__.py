@@ -29,3 +29,7 @@ widgets/        explorers to move and watch, and the live board of a training
 machine.py      this machine: the device in words, its memory, a setting that makes training on a processor faster
 __main__.py     python -m cnnlesson exercise ..., status ..., depth ..., deepen ...
 """
+
+from importlib.metadata import version
+
+__version__ = version("cnnlesson")
