@@ -1,6 +1,7 @@
 """The benchmarks run on little data; only larger runs on an idle machine produce meaningful numbers."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -67,6 +68,16 @@ def test_the_projection_counts_the_operations_of_the_layer_table():
     # One forward and two backward products, of two operations each; the images need no gradient.
     gigaflop = (6 * work["total"] - 2 * work["conv1"]) / 1e3
     assert f"alexnet: {gigaflop:.2f} GFLOP per image" in result.stdout
+
+
+def test_the_forecast_is_compared_with_the_actual_time():
+    result = run("search.py", "--model", "resnet18", "--images", 80, "--epochs", 1, "--repeats", 1)
+    assert result.returncode == 0, result.stderr
+    last_line = result.stdout.strip().splitlines()[-1]
+    found = re.fullmatch(r"forecast (\S+) s, actual (\S+) s: ([+-]\d+)%", last_line)
+    forecast, actual, percent = map(float, found.groups())
+    assert forecast > 0
+    assert percent == pytest.approx(100 * (forecast / actual - 1), abs=2)
 
 
 @pytest.mark.serial
