@@ -1,7 +1,7 @@
-"""The training loop of the lesson. It needs torch and nothing else.
+"""The training loop of the lesson.
 
-`train` takes a model, batches and an optimizer that are ready to use, and yields one `Epoch` a pass over the
-training images. Whoever calls it decides what to do with each: print it, plot it, save it, or stop early.
+`train` takes a model, batches and an optimizer that are ready to use, and yields one `Epoch` after each pass over the
+training images. Its caller decides what to do with each epoch: print it, plot it, save it, or stop early.
 """
 
 import math
@@ -22,26 +22,26 @@ from cnnlesson.runtime.memory import memory_advice
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one pass over the training images gave.
+    """The figures of one pass over the training images.
 
-    Losses are mean cross-entropies in nats an image; accuracies are between 0 and 1. The training figures are
-    taken while the weights change, with dropout and augmentation on; the validation figures after the pass, without.
+    Losses are mean cross-entropies in nats per image; accuracies are between 0 and 1. The training figures are measured
+    while the weights change, with dropout and augmentation; the validation figures after the pass, without them.
     """
 
-    number: int  # 1 for the first
-    epochs: int  # how many the training has, where nothing ends it early
+    number: int  # 1 for the first epoch
+    epochs: int  # the number of epochs that the training runs unless it ends early
     train_loss: float
     train_accuracy: float
     val_loss: float
     val_accuracy: float
     learning_rate: float  # of the first step
-    seconds: float  # of training and validation
-    images_per_second: float  # of training alone
-    diverged: bool  # True: a loss is not finite any more, and training has ended here
+    seconds: float  # training and validation
+    images_per_second: float  # training only
+    diverged: bool  # a loss is infinite or NaN, and the training has ended here
 
 
 class Score(NamedTuple):
-    """How a model does over a set of images: mean cross-entropy in nats an image, accuracy between 0 and 1."""
+    """How well a model does on a set of images: mean cross-entropy in nats per image, accuracy between 0 and 1."""
 
     loss: float
     accuracy: float
@@ -49,10 +49,10 @@ class Score(NamedTuple):
 
 
 class Predictions(NamedTuple):
-    """The network's answers, in the order of the batches, in the processor's memory."""
+    """The answers of a network, in the order of the batches, on the CPU."""
 
-    labels: torch.Tensor  # int64 (N,): what the images are
-    probabilities: torch.Tensor  # float32 (N, num_classes): what the network gives each class, 1 in all
+    labels: torch.Tensor  # int64 (N,): the true classes
+    probabilities: torch.Tensor  # float32 (N, num_classes): each row sums to 1
 
 
 def train(
@@ -67,23 +67,25 @@ def train(
     """Train `model` for `epochs` passes over `train_batches`, and yield an `Epoch` after each.
 
     Args:
-        model: on the device of the batches, compiled or not; its output is logits (N, num_classes).
-        train_batches: gives pairs of images (N, 3, H, W) and labels (N,) each time it is iterated over.
-        val_batches: the same, from images that are not trained on.
-        optimizer: holds the model's parameters. One made with fused=True is the fastest, and on a GPU that trains
-            in float16 the only kind that never makes the processor wait for a step.
-        epochs: how many passes to make.
-        scheduler: stepped after every batch, not every epoch.
-        checkpoint: a file that keeps the state of the training after each epoch. Where it is there already, the
-            epochs in it are yielded first, and the training goes on after them as if it had never stopped.
+        model: on the device of the batches, compiled or not. It returns logits (N, num_classes).
+        train_batches: yields pairs of images (N, 3, H, W) and labels (N,) each time it is iterated over.
+        val_batches: the same, from images that the model is not trained on.
+        optimizer: holds the model's parameters. fused=True is fastest; without it, a GPU that computes in float16 makes
+            the CPU wait in each step.
+        epochs: the number of passes.
+        scheduler: is stepped after every batch, not after every epoch.
+        checkpoint: a file that keeps the state of the training after each epoch. If it exists, its epochs are yielded
+            first, and the training continues as if it had never stopped.
 
-    A loss that is not finite ends the training: its epoch has `diverged=True` and is the last.
+    An infinite or NaN loss ends the training: its epoch has `diverged=True` and is the last one.
     """
+    # Channels last: convolutions are faster in this memory layout.
     model.to(memory_format=torch.channels_last)
+
+    # Continue after the epochs in the checkpoint, if there are any.
     history = []
     if checkpoint is not None:
-        scaler = gradient_scaler(model, optimizer)
-        state = Checkpoint(checkpoint, model, optimizer, scheduler, scaler, train_batches)
+        state = Checkpoint(checkpoint, model, optimizer, scheduler, train_batches)
         history = [Epoch(**epoch | {"epochs": epochs}) for epoch in state.load()]
         if len(history) > epochs:
             raise ValueError(
@@ -92,14 +94,22 @@ def train(
         yield from history
         if history and history[-1].diverged:
             return
+
     for number in range(len(history) + 1, epochs + 1):
-        start = time.perf_counter()
+        # Shuffle the images differently in each epoch.
         if hasattr(train_batches, "set_epoch"):
-            train_batches.set_epoch(number - 1)  # another order of the images in each epoch
+            train_batches.set_epoch(number - 1)
+
+        # Read the learning rate before the scheduler changes it.
         learning_rate = optimizer.param_groups[0]["lr"]
+
+        # Learn from the training images, then evaluate on images that the model has not learned from.
+        start = time.perf_counter()
         training = train_one_epoch(model, train_batches, optimizer, scheduler)
         training_seconds = time.perf_counter() - start
         validation = evaluate(model, val_batches)
+
+        # After an infinite or NaN loss the weights are lost: more epochs would not help.
         diverged = not (math.isfinite(training.loss) and math.isfinite(validation.loss))
         epoch = Epoch(
             number=number,
@@ -113,6 +123,8 @@ def train(
             images_per_second=training.num_images / training_seconds,
             diverged=diverged,
         )
+
+        # Save before yielding: the caller may stop here, and the epoch must not be lost.
         history.append(epoch)
         if checkpoint is not None:
             state.save([asdict(epoch) for epoch in history])
@@ -127,34 +139,43 @@ def train_one_epoch(
     optimizer: torch.optim.Optimizer,
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
 ) -> Score:
-    """One pass over `batches`, a step of the optimizer for each; the arguments are those of `train`.
+    """Train `model` for one pass over `batches`, with one step of the optimizer per batch.
 
-    Sums stay on the device until the last batch is under way, so the processor never waits inside the loop.
+    The arguments are those of `train`. The loss and accuracy that are returned were measured while the weights changed.
     """
+    # float16 rounds small gradients to 0, so there the loss is scaled up. In other types the scaler does nothing.
     scaler = gradient_scaler(model, optimizer)
+    # Training mode: dropout is on, and batch norm uses the statistics of each batch.
     model.train()
     sums = _Sums()
     for images, labels in batches:
         with memory_advice(images):
+            # Forward pass, with convolutions and matrix products in the fastest type of the device.
             with mixed_precision(images.device):
                 logits = model(images)  # (N, num_classes)
                 loss = F.cross_entropy(logits, labels)
+            # Backward pass. Gradients add up, so clear those of the previous step first.
             optimizer.zero_grad()
             scaler.scale(loss).backward()
+            # Unscale the gradients, then step. If a scaled gradient overflowed, skip the step and lower the scale.
             scaler.step(optimizer)
             scaler.update()
+        # Schedules of the learning rate count steps, not epochs.
         if scheduler is not None:
             scheduler.step()
+        # Add up on the device: loss.item() would make the CPU wait for the GPU in each step.
         sums.add(loss, logits, labels)
     return sums.score()
 
 
 @torch.no_grad()
 def evaluate(model: nn.Module, batches: Iterable) -> Score:
-    """The model's loss and accuracy over `batches`, with dropout off and batch norm's running statistics."""
+    """Return the model's loss and accuracy over `batches`, in evaluation mode."""
+    # Evaluation mode: dropout is off, and batch norm uses its running statistics.
     model.eval()
     sums = _Sums()
     for images, labels in batches:
+        # Forward pass only, in the same type as in training. no_grad keeps nothing for a backward pass.
         with memory_advice(images), mixed_precision(images.device):
             logits = model(images)  # (N, num_classes)
             loss = F.cross_entropy(logits, labels)
@@ -164,26 +185,26 @@ def evaluate(model: nn.Module, batches: Iterable) -> Score:
 
 @torch.no_grad()
 def predict(model: nn.Module, batches: Iterable) -> Predictions:
-    """The model's probabilities for each image of `batches`, with dropout off and batch norm's running statistics.
+    """Return the model's probabilities for each image of `batches`, in evaluation mode.
 
-    Args:
-        model: on the device of the batches; its output is logits (N, num_classes).
-        batches: gives pairs of images (N, 3, H, W) and labels (N,). `Batches` without a seed keeps the set's order.
+    `Batches` without a seed keep the order of the set.
     """
+    # Evaluation mode, as in `evaluate`.
     model.eval()
     labels, probabilities = [], []
     for images, labels_of_batch in batches:
-        with mixed_precision(images.device):
+        with memory_advice(images), mixed_precision(images.device):
             logits = model(images)  # (N, num_classes)
-        labels.append(labels_of_batch)
+        # Softmax in float32: 16-bit probabilities would not sum to 1.
         probabilities.append(logits.float().softmax(dim=1))
+        labels.append(labels_of_batch)
     if not labels:
-        raise ValueError("there was no batch to go through: give a set with at least one image")
+        raise ValueError("there are no batches: use a set with at least one image")
     return Predictions(torch.cat(labels).cpu(), torch.cat(probabilities).cpu())
 
 
 class _Sums:
-    """Adds up batches on their device; a last batch with fewer images counts for as many as it has."""
+    """Adds up batches on their device. Each image counts equally, also in a smaller last batch."""
 
     def __init__(self):
         self.loss = 0
@@ -196,6 +217,7 @@ class _Sums:
         self.num_images += len(labels)
 
     def score(self) -> Score:
+        """Wait for the device, and divide by the number of images."""
         if self.num_images == 0:
-            raise ValueError("there was no batch to go through: give a set with at least one image")
+            raise ValueError("there are no batches: use a set with at least one image")
         return Score(float(self.loss) / self.num_images, float(self.correct) / self.num_images, self.num_images)

@@ -96,11 +96,11 @@ def test_a_training_that_fails_or_is_stopped_says_so_and_keeps_its_epochs(places
 
 
 def test_who_wants_no_more_epochs_leaves_nothing_behind(places):
-    before = batches._watcher
+    before = list(batches._watchers)
     for epoch in live_board(epochs()):
         if epoch.number == 2:
             break
-    assert batches._watcher is before
+    assert batches._watchers == before
     assert places[0].shown[-1]["text/plain"].endswith("the training has stopped")
 
 
