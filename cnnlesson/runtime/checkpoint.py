@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterable
+from operator import length_hint
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from cnnlesson.runtime.atomic import atomic_write, make_folder, remove_unfinished
+from cnnlesson.runtime.device import gradient_scaler
 
 
 class CheckpointError(OSError):
@@ -22,8 +24,7 @@ class Checkpoint:
     finished epochs. On a CPU, with the same number of threads, a training that resumes from it ends with weights that
     are bitwise identical to those of an uninterrupted one.
 
-    Create it before the first step, because it also records the settings of the training as they are now. A file that
-    was written with other settings is refused.
+    Create it before the first step: it records the settings of the training, and refuses a file with other settings.
     """
 
     def __init__(
@@ -32,7 +33,6 @@ class Checkpoint:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         scheduler: torch.optim.lr_scheduler.LRScheduler | None,
-        scaler: torch.amp.GradScaler,
         train_batches: Iterable,
     ):
         self.path = Path(path)
@@ -40,12 +40,17 @@ class Checkpoint:
         self.parts = {"model": model, "optimizer": optimizer}
         if scheduler is not None:
             self.parts["scheduler"] = scheduler
-        self.scaler = scaler
-        groups = [{name: group[name] for name in group if name != "params"} for group in optimizer.param_groups]
-        self.settings = {"optimizer": type(optimizer).__name__, "scheduler": scheduler and type(scheduler).__name__}
-        self.settings |= _flatten(groups, "optimizer")
-        self.settings |= _flatten(scheduler.state_dict() if scheduler else {}, "scheduler")
-        self.settings |= _flatten(_fingerprint(train_batches), "batches")
+        self.scaler = gradient_scaler(model, optimizer)
+        known = hasattr(train_batches, "fingerprint")
+        batches = train_batches.fingerprint() if known else {"length": length_hint(train_batches, -1)}
+        self.settings = {
+            "optimizer": type(optimizer).__name__,
+            **_flatten([group | {"params": len(group["params"])} for group in optimizer.param_groups], "optimizer"),
+            "scheduler": scheduler and type(scheduler).__name__,
+            **_flatten(scheduler.state_dict() if scheduler else {}, "scheduler"),
+            **_flatten(batches, "batches"),
+            **{f"model.{name}": str(tuple(value.shape)) for name, value in model.state_dict().items()},
+        }
 
     def save(self, history: list[dict]) -> None:
         """Write the state after the epochs of `history`, which are dicts of plain numbers.
@@ -53,9 +58,10 @@ class Checkpoint:
         Raises:
             CheckpointError: the file cannot be written; the state after the previous epoch is still there.
         """
-        content = {"history": history, "settings": self.settings, "random": _random_state()}
-        content |= {name: part.state_dict() for name, part in self.parts.items()}
-        content["scaler"] = self.scaler.state_dict()
+        content = {name: part.state_dict() for name, part in self.parts.items()}
+        content |= {"scaler": self.scaler.state_dict(), "settings": self.settings, "history": history}
+        content["random_cpu"] = torch.get_rng_state()
+        content["random_cuda"] = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
         make_folder(self.path.parent)
         try:
             with atomic_write(self.path) as unfinished:
@@ -67,9 +73,9 @@ class Checkpoint:
             ) from error
 
     def load(self) -> list[dict]:
-        """Restore the state in the file, and return the finished epochs; without a file, an empty list.
+        """Restore the state in the file, and return the finished epochs. Without a file, return an empty list.
 
-        Unfinished files of killed processes are removed.
+        Unfinished files that killed processes have left are removed.
 
         Raises:
             ValueError: the file is damaged, or belongs to another training.
@@ -89,29 +95,15 @@ class Checkpoint:
                 f"the checkpoint {self.path} is of another training ({difference}): name another file, or delete it "
                 "to start from scratch"
             )
-        try:
-            for name, part in self.parts.items():
-                part.load_state_dict(content[name])
-        except Exception as error:  # other layers or other shapes
-            raise ValueError(
-                f"the checkpoint {self.path} is of another network: name another file, or delete it to start from "
-                "scratch"
-            ) from error
-        # Only float16 needs a scaler. If the file comes from a device that uses another type, it has no scaler state.
+        for name, part in self.parts.items():
+            part.load_state_dict(content[name])
+        # Only float16 needs a scaler: if the file comes from a device that computes in another type, it has no state.
         if content.get("scaler"):
             self.scaler.load_state_dict(content["scaler"])
-        _set_random_state(content["random"])
+        torch.set_rng_state(content["random_cpu"])
+        if torch.cuda.is_available():
+            torch.cuda.set_rng_state_all(content["random_cuda"][: torch.cuda.device_count()])
         return content["history"]
-
-
-def _fingerprint(batches: Iterable) -> dict[str, Any]:
-    """Plain values that tell batches apart: those of `Batches.fingerprint`, or the length of others if any."""
-    if hasattr(batches, "fingerprint"):
-        return batches.fingerprint()
-    try:
-        return {"length": len(batches)}
-    except TypeError:
-        return {}
 
 
 def _flatten(value: Any, name: str) -> dict[str, float | str | None]:
@@ -140,17 +132,3 @@ def _difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
             there, here = (f"{value:g}" if isinstance(value, float) else value for value in (there, here))
             return f"{name} was {there}, now it is {here}"
     return None
-
-
-def _random_state() -> dict[str, Any]:
-    """The state of torch's random number generators, on the CPU and on each GPU."""
-    return {
-        "cpu": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
-    }
-
-
-def _set_random_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["cpu"])
-    if state["cuda"] and torch.cuda.is_available():
-        torch.cuda.set_rng_state_all(state["cuda"][: torch.cuda.device_count()])
