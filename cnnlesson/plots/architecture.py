@@ -1,25 +1,38 @@
-"""The diagram of a network, drawn from the network itself."""
+"""Figures of what a network is made of: its diagram, drawn from the network itself, and what each layer costs."""
 
+from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
 from matplotlib.patches import FancyArrowPatch, PathPatch, Polygon
 from matplotlib.path import Path
 from torch import nn
 
 from cnnlesson.anatomy import find_layer, layer_table
 from cnnlesson.models.resnet import PlainBlock, ZeroPadding
-from cnnlesson.plots.figures import PLAIN_COLOUR, figure
+from cnnlesson.plots.figures import PLAIN_COLOUR, TRAIN_COLOUR, VAL_COLOUR, figure
+
+COSTS = {"memory_kb": "memory", "params_k": "parameters", "flop_m": "multiply-adds"}  # columns of `layer_table`
 
 # The diagram is drawn in inches.
 _WIDTH = 9.5
-_ROOM = 0.2  # for the arrow at the end of a row
-_LINE = 0.17  # from one line of type to the next, of 10 points
-_CHARACTER = 0.087  # wide, about
+_ROW = _WIDTH - 0.2  # the rest is for the arrow at the end of a row
+_LINE = 0.17  # from one line of text to the next, of 10 points
+_CHARACTER = 0.087  # its width, about
 _TALLEST = 1.3  # box
-_BOW = 0.3  # of an arc: how far its handles reach, of which the curve takes three quarters
+_BOW = 0.3  # of an arc: how far its control points reach, of which the curve takes three quarters
+_KINDS = {
+    nn.Conv2d: "conv",
+    nn.Linear: "linear",
+    nn.MaxPool2d: "pool",
+    nn.AvgPool2d: "pool",
+    nn.AdaptiveAvgPool2d: "pool",
+}
 _FILLS = {"image": "#DDDDDD", "conv": "#9CCBEA", "pool": "#A6DCC4", "linear": "#E6BBD3"}
 _INK = "#333333"
 
@@ -29,152 +42,150 @@ class _Layer(NamedTuple):
 
     name: str
     kind: str  # "image", "conv", "pool" or "linear"
-    stage: str  # such as "layer1", "" outside of all
     channels: int  # of its output
     size: int  # height and width of its output, 1 for a vector
-    window: str  # such as "3×3"
-    stride: int
-    groups: int
+    stage: str = ""  # such as "layer1"; layers outside of all stages have none
+    block: str = ""  # the residual block, such as "layer1.0"
+    window: str = ""  # such as "3×3"
+    stride: str = ""  # such as "stride 2"
+    groups: str = ""  # such as "2 groups"
 
+    @property
+    def box(self) -> tuple[float, float, float]:
+        """Width, height and depth."""
+        height = max(0.12, _TALLEST * min(1, self.size / 224) ** 0.5)
+        return 0.05 + 0.026 * self.channels.bit_length(), height, 0.15 * height
 
-class _Shortcut(NamedTuple):
-    first: int  # the places of the first and the last layer that it leads past
-    last: int
-    how: str  # it changes the shape: "1×1, stride 2" for a projection, or "zeros"; "" where it carries x as it is
+    @property
+    def top(self) -> float:
+        _, height, depth = self.box
+        return height + depth
+
+    @property
+    def lines(self) -> list[str]:
+        """The text below the box. In a stage, name and size are written once for all layers."""
+        name = "" if self.stage else self.name
+        size = "" if self.stage or self.kind == "linear" else f"{self.size}×{self.size}"
+        return [name, self.window, self.stride, str(self.channels), size, self.groups]
+
+    @property
+    def slot(self) -> float:
+        """The width of the layer in its row, with its text."""
+        width, _, depth = self.box
+        lines = [self.window, str(self.channels)] if self.stage else self.lines  # other lines may overlap neighbours
+        return max(width + depth + 0.12, _CHARACTER * max(map(len, lines)) + 0.1)
 
 
 def architecture_text(model: nn.Module, input_shape: tuple[int, int, int]) -> str:
-    """The facts of `plot_architecture`: the totals, then a line a layer and a line a shortcut."""
+    """The facts of `plot_architecture`: the totals, then one line per layer and per shortcut."""
     layers, shortcuts, caption = _read(model, input_shape)
     lines = [caption]
-    for place, layer in enumerate(layers):
-        maps = f"{layer.channels} of {layer.size}×{layer.size}" if layer.kind in ("image", "conv", "pool") else ""
-        parts = [layer.window, f"stride {layer.stride}" if layer.stride > 1 else ""]
-        parts += [f"{layer.groups} groups" if layer.groups > 1 else "", maps or f"{layer.channels} numbers"]
-        lines.append(f"{layer.name}: {', '.join(filter(None, parts))}")
-        for shortcut in shortcuts:
-            if shortcut.last == place:
-                past = f"past {layers[shortcut.first].name} to {layer.name}"
-                lines.append(f"    a shortcut {past}" + (f" ({shortcut.how})" if shortcut.how else ""))
+    for block, of_block in groupby(layers, key=lambda layer: layer.block):
+        of_block = list(of_block)
+        for layer in of_block:
+            output = "numbers" if layer.kind == "linear" else f"of {layer.size}×{layer.size}"
+            parts = [layer.window, layer.stride, layer.groups, f"{layer.channels} {output}"]
+            lines.append(f"{layer.name}: {', '.join(filter(None, parts))}")
+        if block:
+            how = f" ({shortcuts[block]})" if shortcuts[block] else ""
+            lines.append(f"    a shortcut past {of_block[0].name} to {of_block[-1].name}{how}")
     return "\n".join(lines)
 
 
-@figure("Diagram of a network from the image on the left to the logits on the right: a box a layer", architecture_text)
+@figure("Diagram of a network, from the image on the left to the logits on the right", architecture_text)
 def plot_architecture(model: nn.Module, input_shape: tuple[int, int, int], ax: Axes | None = None) -> Axes:
-    """The diagram of a network, read from the network itself: from the image to the logits, a box a layer.
+    """The diagram of a network, read from the network itself: from the image to the logits, a box per layer.
 
-    A box is as high and deep as the maps that the layer gives, and as wide as it has channels, both on compressed
-    scales. Under it stand its window, stride, channels and size; batch norm, ReLU and dropout have no box. A shortcut
-    is an arc past the layers of its block, dashed where it changes the shape.
+    The height and depth of a box show the size of the layer's output, its width the number of channels, both on
+    compressed scales. Below the box are its window, stride, channels and size. Batch norm, ReLU and dropout have no
+    box. A shortcut is an arc past the layers of its block, dashed if it changes the shape.
 
     Args:
-        model: any network that `layer_table` takes; one made under torch.device("meta") will do.
+        model: any network that `layer_table` accepts; it may be on the meta device.
         input_shape: (channels, height, width) of one image, with height equal to width.
         ax: about 9.6 inches wide.
     """
     layers, shortcuts, caption = _read(model, input_shape)
-    rows, stretch = _rows(layers, shortcuts)
+    rows = _rows(layers)
+    stretch = min(_ROW / max(map(_length, rows)), 1.5)
     if shortcuts:
-        caption += "\nArcs are shortcuts: solid ones carry x as it is, dashed ones change its shape."
-    heights = [(_above(layers, row, shortcuts), _below(layers, row)) for row in rows]
-    total = sum(above + below for above, below in heights) + _LINE * (1.4 + caption.count("\n"))
+        caption += "\nArcs are shortcuts: solid ones carry x unchanged, dashed ones change its shape."
+    title = _LINE * (1.4 + caption.count("\n"))
+    heights = [(_above(row, shortcuts), _LINE * (7 if any(layer.groups for layer in row) else 6)) for row in rows]
+    total = title + sum(map(sum, heights))
     ax = ax or plt.subplots(figsize=(_WIDTH + 0.1, total + 0.1))[1]
     ax.set_xlim(0, _WIDTH)
     ax.set_ylim(0, total)
     ax.set_aspect("equal")
     ax.axis("off")
     ax.text(0, total, caption, va="top", fontsize=11)
-    ground = total - _LINE * (1.4 + caption.count("\n"))
+    ground = total - title
     for row, (above, below) in zip(rows, heights, strict=True):
         ground -= above
-        _plot_row(ax, layers, row, shortcuts, ground, stretch)
+        _plot_row(ax, row, shortcuts, ground, stretch, is_last=row is rows[-1])
         ground -= below
     return ax
 
 
 def _plot_row(
-    ax: Axes, layers: list[_Layer], row: list[int], shortcuts: list[_Shortcut], ground: float, stretch: float
+    ax: Axes, row: list[_Layer], shortcuts: dict[str, str], ground: float, stretch: float, is_last: bool
 ) -> None:
-    """The boxes of a row, which stand on `ground`, the arcs above them and the type below."""
-    left = 0.0
-    edges = {}  # left and right edge of the slot of each layer
-    for place in row:
-        edges[place] = left, left + stretch * _slot(layers[place])
-        left = edges[place][1]
-    line = ground + 0.06  # along which the image goes through the boxes
-    goes_on = row[-1] < len(layers) - 1
-    end = left + _ROOM if goes_on else left - 0.1
-    style = {"arrowstyle": "-|>" if goes_on else "-", "mutation_scale": 10, "shrinkA": 0, "shrinkB": 0}
+    """The boxes of a row on the line `ground`, the arcs above them and the text below."""
+    edges = stretch * np.cumsum([0.0, *(layer.slot for layer in row)])  # of the layers' slots
+    line = ground + 0.06  # from layer to layer, through the boxes
+    end = edges[-1] - 0.1 if is_last else edges[-1] + _WIDTH - _ROW
+    style = {"arrowstyle": "-" if is_last else "-|>", "mutation_scale": 10, "shrinkA": 0, "shrinkB": 0}
     ax.add_patch(FancyArrowPatch((0, line), (end, line), color=_INK, linewidth=1, zorder=1, **style))
-    for place in row:
-        layer = layers[place]
-        middle = sum(edges[place]) / 2
-        width, height, depth = _box(layer)
-        width *= min(stretch, 1.4)
-        _plot_box(ax, middle - (width + depth) / 2, ground, width, height, depth, _FILLS[layer.kind])
-        for number, words in enumerate(_words(layer)):
-            _plot_words(ax, middle, ground, number, words)
-    for shortcut in shortcuts:
-        if shortcut.first in edges:
-            start, stop = edges[shortcut.first][0] + 0.02, edges[shortcut.last][1] - 0.02
-            _plot_arc(ax, start, stop, line, ground + _top(layers, shortcut), shortcut.how)
-    for stage in dict.fromkeys(layers[place].stage for place in row):
-        inside = [place for place in row if layers[place].stage == stage]
-        if stage:
-            _plot_stage(ax, layers[inside[-1]], edges[inside[0]][0], edges[inside[-1]][1], ground)
+    for layer, left, right in zip(row, edges, edges[1:], strict=False):
+        _plot_box(ax, layer, (left + right) / 2, ground, min(stretch, 1.4))
+        for number, text in enumerate(layer.lines):
+            _plot_text(ax, (left + right) / 2, ground, number, text)
+    for block, places in _places(row, "block"):
+        top = ground + max(row[place].top for place in places)
+        _plot_arc(ax, edges[places[0]] + 0.02, edges[places[-1] + 1] - 0.02, line, top, shortcuts[block])
+    for _, places in _places(row, "stage"):
+        _plot_stage(ax, row[places[-1]], edges[places[0]], edges[places[-1] + 1], ground)
 
 
-def _above(layers: list[_Layer], row: list[int], shortcuts: list[_Shortcut]) -> float:
-    """What a row takes above the ground, for its boxes and arcs."""
-    boxes = [sum(_box(layers[place])[1:]) for place in row]
-    arcs = [
-        _top(layers, shortcut) + 0.75 * _BOW + (1.4 * _LINE if shortcut.how else 0.05)
-        for shortcut in shortcuts
-        if shortcut.first in row
-    ]
-    return max(boxes + arcs)
+def _places(row: list[_Layer], field: str) -> list[tuple[str, list[int]]]:
+    """The blocks or stages in a row, each with the places of its layers."""
+    groups = groupby(range(len(row)), key=lambda place: getattr(row[place], field))
+    return [(name, list(places)) for name, places in groups if name]
 
 
-def _below(layers: list[_Layer], row: list[int]) -> float:
-    lines = 6 if any(layers[place].groups > 1 for place in row) else 5
-    return (lines + 1) * _LINE
+def _above(row: list[_Layer], shortcuts: dict[str, str]) -> float:
+    """The height of a row above the ground, with boxes and arcs."""
+    tops = [layer.top for layer in row]
+    for block, places in _places(row, "block"):
+        tops.append(max(row[place].top for place in places) + 0.75 * _BOW + (1.4 * _LINE if shortcuts[block] else 0.05))
+    return max(tops)
 
 
-def _top(layers: list[_Layer], shortcut: _Shortcut) -> float:
-    """How high above the ground the boxes reach that a shortcut leads past."""
-    return max(sum(_box(layers[place])[1:]) for place in range(shortcut.first, shortcut.last + 1))
-
-
-def _plot_box(ax: Axes, x: float, y: float, width: float, height: float, depth: float, colour: str) -> None:
-    """A box seen from the front, a little from above and from the right."""
+def _plot_box(ax: Axes, layer: _Layer, middle: float, y: float, stretch: float) -> None:
+    """A box seen from the front, slightly from above and from the right."""
+    width, height, depth = layer.box
+    width *= stretch
+    x = middle - (width + depth) / 2
     front = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
     top = [(x, y + height), (x + width, y + height), (x + width + depth, y + height + depth)]
     top += [(x + depth, y + height + depth)]
     side = [(x + width, y), (x + width + depth, y + depth), (x + width + depth, y + height + depth)]
     side += [(x + width, y + height)]
     for corners, shade in ((front, 1.0), (top, 1.08), (side, 0.82)):
-        ax.add_patch(Polygon(corners, facecolor=_shaded(colour, shade), edgecolor=_INK, linewidth=0.7, zorder=2))
+        colour = [min(1, shade * part) for part in to_rgb(_FILLS[layer.kind])]
+        ax.add_patch(Polygon(corners, facecolor=colour, edgecolor=_INK, linewidth=0.7, zorder=2))
 
 
-def _plot_words(ax: Axes, x: float, ground: float, line: int, words: str) -> None:
+def _plot_text(ax: Axes, x: float, ground: float, line: int, text: str) -> None:
     weight = "bold" if line == 0 else "normal"
-    ax.text(x, ground - 0.07 - line * _LINE, words, weight=weight, ha="center", va="top", fontsize=10)
-
-
-def _words(layer: _Layer) -> list[str]:
-    """The lines under a layer's box; in a stage its name and its size stand once for all its layers."""
-    size = f"{layer.size}×{layer.size}" if layer.kind != "linear" else ""
-    name = "" if layer.stage else layer.name
-    stride = f"stride {layer.stride}" if layer.stride > 1 else ""
-    groups = f"{layer.groups} groups" if layer.groups > 1 else ""
-    return [name, layer.window, stride, str(layer.channels), "" if layer.stage else size, groups]
+    ax.text(x, ground - 0.07 - line * _LINE, text, weight=weight, ha="center", va="top", fontsize=10)
 
 
 def _plot_stage(ax: Axes, last: _Layer, start: float, stop: float, ground: float) -> None:
-    """The name of a stage between two lines that reach over all its layers, and the size of what it gives."""
+    """The name of a stage between two lines that span all its layers, and the size of its output."""
     middle = (start + stop) / 2
-    _plot_words(ax, middle, ground, 0, last.stage)
-    _plot_words(ax, middle, ground, 4, f"{last.size}×{last.size}")
+    _plot_text(ax, middle, ground, 0, last.stage)
+    _plot_text(ax, middle, ground, 4, f"{last.size}×{last.size}")
     reach = _CHARACTER * len(last.stage) / 2 + 0.08
     height = ground - 0.07 - _LINE / 2
     for left, right in ((start + 0.06, middle - reach), (middle + reach, stop - 0.06)):
@@ -193,45 +204,38 @@ def _plot_arc(ax: Axes, start: float, stop: float, low: float, top: float, how: 
         ax.text((start + stop) / 2, top + 0.75 * _BOW + 0.03, how, ha="center", va="bottom", fontsize=10)
 
 
-def _read(model: nn.Module, input_shape: tuple[int, int, int]) -> tuple[list[_Layer], list[_Shortcut], str]:
-    """The layers that have a box, the shortcuts past them, and the totals in a line."""
+def _read(model: nn.Module, input_shape: tuple[int, int, int]) -> tuple[list[_Layer], dict[str, str], str]:
+    """The layers that have a box, how the shortcut of each block changes the shape, and one line with the totals."""
     table = layer_table(model, input_shape)
     channels, size, _ = input_shape
-    layers = [_Layer("image", "image", "", channels, size, "", 1, 1)]
+    layers = [_Layer("image", "image", channels, size)]
     blocks = {name: block for name, block in model.named_modules() if _has_shortcut(block)}
     for name, row in table.drop(index="total").iterrows():
         layer, _ = find_layer(model, name)
-        name = name.partition(",")[0]  # of a layer's later uses too
-        kind = _kind(layer)
-        if kind and not any(name.startswith(f"{block}.downsample") for block in blocks):
-            stage = name.split(".")[0] if "." in name else ""
-            out_size = 1 if pd.isna(row["out_size"]) else int(row["out_size"])
-            window = "" if pd.isna(row["kernel"]) else f"{row['kernel']:.0f}×{row['kernel']:.0f}"
-            stride = 1 if pd.isna(row["stride"]) else int(row["stride"])
+        kind = _KINDS.get(type(layer))
+        block = next((block for block in blocks if name.startswith(f"{block}.")), "")
+        if kind and not (block and name.startswith(f"{block}.downsample")):
             groups = getattr(layer, "groups", 1)
-            layers.append(_Layer(name, kind, stage, int(row["out_channels"]), out_size, window, stride, groups))
-    names = [layer.name for layer in layers]
-    shortcuts = []
-    for name, block in blocks.items():
-        places = [place for place, layer in enumerate(names) if layer.startswith(f"{name}.")]
-        shortcuts.append(_Shortcut(places[0], places[-1], _how(block.downsample)))
+            layers.append(
+                _Layer(
+                    name=name.partition(",")[0],  # later uses of a layer have its name
+                    kind=kind,
+                    channels=int(row["out_channels"]),
+                    size=1 if pd.isna(row["out_size"]) else int(row["out_size"]),
+                    stage=name.split(".")[0] if "." in name else "",
+                    block=block,
+                    window="" if pd.isna(row["kernel"]) else f"{row['kernel']:.0f}×{row['kernel']:.0f}",
+                    stride="" if pd.isna(row["stride"]) or row["stride"] == 1 else f"stride {row['stride']:.0f}",
+                    groups=f"{groups} groups" if groups > 1 else "",
+                )
+            )
     weighted = sum(layer.kind in ("conv", "linear") for layer in layers)
     total = table.loc["total"]
     caption = (
         f"{type(model).__name__}: {weighted} layers with weights, {1e3 * total['params_k']:,.0f} parameters, "
-        f"{total['flop_m']:,.0f} million multiply-adds an image"
+        f"{total['flop_m']:,.0f} million multiply-adds per image"
     )
-    return layers, shortcuts, caption
-
-
-def _kind(layer: nn.Module) -> str:
-    if isinstance(layer, nn.Conv2d):
-        return "conv"
-    if isinstance(layer, nn.Linear):
-        return "linear"
-    if isinstance(layer, (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d)):
-        return "pool"
-    return ""
+    return layers, {name: _how(block.downsample) for name, block in blocks.items()}, caption
 
 
 def _has_shortcut(block: nn.Module) -> bool:
@@ -239,6 +243,7 @@ def _has_shortcut(block: nn.Module) -> bool:
 
 
 def _how(shortcut: nn.Module) -> str:
+    """How a shortcut changes the shape: "1×1, stride 2" for a projection, or "zeros"; "" if it carries x unchanged."""
     if isinstance(shortcut, ZeroPadding):
         return "zeros" if shortcut.missing or shortcut.stride > 1 else ""
     for layer in shortcut.modules():
@@ -248,67 +253,68 @@ def _how(shortcut: nn.Module) -> str:
     return ""
 
 
-def _box(layer: _Layer) -> tuple[float, float, float]:
-    """Width, height and depth of a layer's box."""
-    height = _TALLEST * min(1, layer.size / 224) ** 0.5
-    return 0.05 + 0.026 * layer.channels.bit_length(), max(0.12, height), 0.15 * max(0.12, height)
+def _length(layers: list[_Layer]) -> float:
+    return sum(layer.slot for layer in layers)
 
 
-def _slot(layer: _Layer) -> float:
-    """The width that a layer takes in its row, with its type."""
-    width, _, depth = _box(layer)
-    words = _words(layer)
-    if layer.stage:
-        words = [layer.window, str(layer.channels)]  # what its neighbours have too
-    return max(width + depth + 0.12, _CHARACTER * max(map(len, words)) + 0.1)
-
-
-def _rows(layers: list[_Layer], shortcuts: list[_Shortcut]) -> tuple[list[list[int]], float]:
-    """The places of the layers in as few rows as hold them, about alike in length, and how much to stretch them."""
-    units = _units(layers, shortcuts)
-    width = _WIDTH - _ROOM
-    rows = _packed(units, layers, width)
-    while width > 1 and len(_packed(units, layers, width - 0.1)) == len(rows):
-        width -= 0.1
-        rows = _packed(units, layers, width)
-    longest = max(sum(_slot(layers[place]) for place in row) for row in rows)
-    return rows, min((_WIDTH - _ROOM) / longest, 1.5)
-
-
-def _units(layers: list[_Layer], shortcuts: list[_Shortcut]) -> list[list[int]]:
-    """Layers that stand in one row: a stage, or of a stage that is too long a block."""
-    starts = {shortcut.first: shortcut.last for shortcut in shortcuts}
+def _rows(layers: list[_Layer]) -> list[list[_Layer]]:
+    """The layers in as few rows as fit, of about the same length. A stage stays in one row unless it is too long."""
     units = []
-    for place, layer in enumerate(layers):
-        if units and layer.stage and layers[units[-1][-1]].stage == layer.stage:
-            units[-1].append(place)
+    for _, stage in groupby(layers, key=lambda layer: layer.stage or layer.name):
+        stage = list(stage)
+        blocks = [list(block) for _, block in groupby(stage, key=lambda layer: layer.block or layer.name)]
+        units += [stage] if _length(stage) <= _ROW else blocks
+    fewest = len(_packed(units, _ROW))
+    packings = (_packed(units, width) for width in np.append(np.arange(1, _ROW, 0.1), _ROW))
+    return next(rows for rows in packings if len(rows) == fewest)
+
+
+def _packed(units: list[list[_Layer]], width: float) -> list[list[_Layer]]:
+    rows = [units[0]]
+    for unit in units[1:]:
+        if _length(rows[-1] + unit) <= width:
+            rows[-1] = rows[-1] + unit
         else:
-            units.append([place])
-    short = []
-    for unit in units:
-        if sum(_slot(layers[place]) for place in unit) <= _WIDTH - _ROOM:
-            short.append(unit)
-            continue
-        within = -1  # the last layer of the block that goes on
-        for place in unit:
-            if place > within:
-                short.append([])
-            within = max(within, starts.get(place, -1))
-            short[-1].append(place)
-    return short
-
-
-def _packed(units: list[list[int]], layers: list[_Layer], width: float) -> list[list[int]]:
-    rows, used = [[]], 0.0
-    for unit in units:
-        needed = sum(_slot(layers[place]) for place in unit)
-        if rows[-1] and used + needed > width:
-            rows.append([])
-            used = 0.0
-        rows[-1] += unit
-        used += needed
+            rows.append(unit)
     return rows
 
 
-def _shaded(colour: str, shade: float) -> tuple[float, float, float]:
-    return tuple(min(1, shade * int(colour[place : place + 2], 16) / 255) for place in (1, 3, 5))
+def layers_text(table: pd.DataFrame) -> str:
+    """A summary of `plot_layers`: the share of each total that its largest layer has."""
+    table = table.drop(index="total", errors="ignore")
+    return "\n".join(
+        f"{name}: most in {table[column].idxmax()}, {table[column].max() / table[column].sum():.0%} of the total"
+        for column, name in COSTS.items()
+    )
+
+
+@figure("Bars of the memory, the parameters and the multiply-adds of each layer", layers_text)
+def plot_layers(table: pd.DataFrame, axes: Sequence[Axes] | None = None, picked: str | None = None) -> Sequence[Axes]:
+    """Memory, parameters and multiply-adds of each layer as bars, in three panels.
+
+    Args:
+        table: from `cnnlesson.anatomy.layer_table`.
+        axes: three, side by side.
+        picked: the layer whose bars have another colour.
+    """
+    table = table.drop(index="total", errors="ignore")
+    if axes is None:
+        axes = plt.subplots(1, 3, figsize=(9.6, 0.26 * len(table) + 1.2), sharey=True)[1]
+    titles = ("memory of the output (KB)", "parameters (thousands)", "multiply-adds (millions)")
+    for ax, column, title in zip(axes, COSTS, titles, strict=True):
+        colours = [TRAIN_COLOUR if name == picked else VAL_COLOUR for name in table.index]
+        bars = ax.barh(table.index, table[column], color=colours)
+        ax.bar_label(bars, [_short(value) for value in table[column]], padding=2, fontsize=10)
+        ax.set_title(title, fontsize=11)
+        ax.margins(x=0.25, y=0.6 / len(table))
+        ax.set_xticks([])
+        ax.spines[["top", "right", "bottom"]].set_visible(False)
+    axes[0].invert_yaxis()  # sharey: the first layer on top in all three
+    return axes
+
+
+def _short(value: float) -> str:
+    """The value, with one decimal if it is small, and nothing if that would be 0."""
+    if value < 0.05:
+        return ""
+    return f"{value:.1f}" if value < 10 else f"{value:,.0f}"

@@ -1,7 +1,7 @@
-"""What all figures have in common: one look, alt text, the same facts in words, and a way to show all three.
+"""What all figures share: the look, alt text, a text twin with the same facts, and `show`, which displays all of it.
 
-A figure function draws on `ax` (or `axes`), or on a new figure, and returns it. `@figure` gives it the look of the
-lesson, and keeps with the axes that come back what the figure says, for readers who do not see it.
+A figure function draws on `ax` (or `axes`), or on a new figure, and returns it. `@figure` applies the look of the
+lesson, and keeps a description of the figure with the axes that are returned.
 """
 
 import base64
@@ -26,31 +26,31 @@ from matplotlib.typing import ColorType
 
 from cnnlesson.runtime.atomic import atomic_write
 
-# Colours of Okabe and Ito's palette ("Color universal design", 2008), which colour-blind readers tell apart. Some are
-# darkened: until a line stands out from white, and until those of one figure are far enough from each other for every
-# kind of colour blindness. tests/plots/test_palette.py measures both.
+# Colours of Okabe and Ito's palette ("Color universal design", 2008), which colour-blind readers can tell apart. Some
+# are darkened: lines stand out from white, and the colours of one figure are far enough from each other for every kind
+# of colour blindness. tests/plots/test_palette.py measures both.
 TRAIN_COLOUR = "#C48700"  # from orange, #E69F00
 VAL_COLOUR = "#00649C"  # from blue, #0072B2
 TEST_COLOUR = "#009E73"  # bluish green
 PLAIN_COLOUR = "#D55E00"  # vermilion
 RESIDUAL_COLOUR = VAL_COLOUR
 MARK_COLOUR = "#D55E00"  # of the place that a figure points at
-# Of lines that have no colour of their own; from bluish green, orange, sky blue and reddish purple.
+# For lines without a colour of their own; from bluish green, orange, sky blue and reddish purple.
 SERIES_COLOURS = ("#005B42", "#C48700", "#4999C6", "#945879", "#000000")
 
 WIDE = (9.6, 4.2)  # inches, for figures of two panels
 
 _STYLE = matplotlib.rc_params_from_file(Path(__file__).with_name("lesson.mplstyle"), use_default_template=False)
 _LABEL_SIZE = 11  # points
-_PIXELS_AN_INCH = 96  # as CSS has it: then a point of type is a point on the page
-_SHARPNESS = 1.5  # pixels of the picture for each of the page, for fine screens and projectors
+_PIXELS_PER_INCH = 96  # as in CSS, so that a point in the figure is a point on the page
+_SHARPNESS = 1.5  # image pixels per page pixel, for fine screens and projectors
 
 
 class Description(NamedTuple):
-    """What a figure shows, for who does not see it."""
+    """What a figure shows, for readers who cannot see it."""
 
-    alt: str  # what it is, in a sentence
-    text: str  # the facts in it
+    alt: str  # what it is, in one sentence
+    text: str  # its facts
 
 
 _descriptions: WeakKeyDictionary[Axes, Description] = WeakKeyDictionary()
@@ -60,8 +60,9 @@ def figure(alt: str, text: Callable[..., str]) -> Callable:
     """Mark a function as a figure function.
 
     Args:
-        alt: what the figure is. Facts of a single short line are added to it.
-        text: the twin, called with the arguments of the figure function that it knows; it gives the figure's facts.
+        alt: what the figure is. The facts are appended if they are one short line.
+        text: the text twin, which returns the figure's facts. It is called with those arguments of the figure function
+            that it takes, and is available as the function's attribute `text`.
     """
     known = inspect.signature(text).parameters
 
@@ -71,9 +72,9 @@ def figure(alt: str, text: Callable[..., str]) -> Callable:
             with matplotlib.rc_context(_STYLE):
                 axes = draw(*args, **kwargs)
             arguments = inspect.signature(draw).bind(*args, **kwargs).arguments
-            words = text(**{name: value for name, value in arguments.items() if name in known})
-            is_short = "\n" not in words and len(words) <= 150
-            _descriptions[_list(axes)[0]] = Description(f"{alt}: {words}" if is_short else alt, words)
+            facts = text(**{name: value for name, value in arguments.items() if name in known})
+            is_short = "\n" not in facts and len(facts) <= 150
+            _descriptions[_list(axes)[0]] = Description(f"{alt}: {facts}" if is_short else alt, facts)
             return axes
 
         drawn.alt, drawn.text = alt, text
@@ -82,41 +83,37 @@ def figure(alt: str, text: Callable[..., str]) -> Callable:
     return decorate
 
 
-def describe_figure(shown: Figure | Axes | Iterable[Axes]) -> Description:
-    """The alt text and the facts of all that the figure functions have drawn in a figure."""
-    descriptions = [_descriptions[ax] for ax in _figure_of(shown).axes if ax in _descriptions]
+def describe_figure(shown: Axes | Iterable[Axes]) -> Description:
+    """The alt text and the facts of everything that figure functions have drawn in the figure of these axes."""
+    axes = _list(shown)[0].figure.axes
+    descriptions = [_descriptions[ax] for ax in axes if ax in _descriptions]
     return Description(". ".join(part.alt for part in descriptions), "\n".join(part.text for part in descriptions))
 
 
-def show(shown: Figure | Axes | Iterable[Axes], alt: str | None = None) -> None:
-    """Display a figure in a notebook with its alt text, and under it, folded, the same facts in words.
+def show(shown: Axes | Iterable[Axes]) -> None:
+    """Display a figure in a notebook, with its alt text and, folded below it, its facts as text; then close it.
 
-    JupyterLab hands alt text to a screen reader from HTML alone, so that is what the picture is put into.
-
-    Args:
-        shown: what a figure function gave, or its figure, which is closed.
-        alt: in place of the figure's own.
+    JupyterLab passes alt text to a screen reader only from HTML, so the picture is embedded in HTML.
     """
     from IPython.display import display
 
-    description = describe_figure(shown)
-    display({"text/html": as_html(shown, alt), "text/plain": f"{alt or description.alt}\n{description.text}"}, raw=True)
+    display({"text/html": as_html(shown), "text/plain": "\n".join(describe_figure(shown))}, raw=True)
 
 
-def as_html(shown: Figure | Axes | Iterable[Axes], alt: str | None = None) -> str:
-    """The figure as a picture within HTML, with alt text and the facts folded under it; it is closed."""
-    description = describe_figure(shown)
-    facts = f"<details><summary>In words</summary><pre>{html.escape(description.text)}</pre></details>"
-    return f"<div>{picture(shown, alt or description.alt)}{facts if description.text else ''}</div>"
+def as_html(shown: Axes | Iterable[Axes]) -> str:
+    """The figure as an HTML image with alt text, and its facts folded below it. The figure is closed."""
+    alt, text = describe_figure(shown)
+    facts = f"<details><summary>As text</summary><pre>{html.escape(text)}</pre></details>"
+    return f"<div>{picture(shown, alt)}{facts}</div>"
 
 
-def picture(shown: Figure | Axes | Iterable[Axes], alt: str) -> str:
-    """An `<img>` that holds the figure itself, so that it needs no file. The figure is closed."""
-    drawn = _figure_of(shown)
+def picture(shown: Axes | Iterable[Axes], alt: str) -> str:
+    """An `<img>` that contains the figure itself, so that it needs no file. The figure is closed."""
+    drawn = _list(shown)[0].figure
     png = io.BytesIO()
-    drawn.savefig(png, format="png", dpi=_SHARPNESS * _PIXELS_AN_INCH)
-    width, height = (round(_PIXELS_AN_INCH * size) for size in drawn.get_size_inches())
-    plt.close(drawn)  # or the notebook would show it once more
+    drawn.savefig(png, format="png", dpi=_SHARPNESS * _PIXELS_PER_INCH)
+    width, height = (round(_PIXELS_PER_INCH * size) for size in drawn.get_size_inches())
+    plt.close(drawn)  # or the notebook would show it a second time
     source = base64.b64encode(png.getvalue()).decode()
     return (
         f'<img alt="{html.escape(alt)}" width="{width}" height="{height}" style="max-width: 100%; height: auto" '
@@ -125,40 +122,35 @@ def picture(shown: Figure | Axes | Iterable[Axes], alt: str) -> str:
 
 
 def save_figure(drawn: Figure, path: Path) -> None:
-    """Write `drawn` as a PNG file; what stood at `path` stays until the new one is whole."""
+    """Write `drawn` as a PNG file; an earlier file at `path` stays until the new one is complete."""
     with atomic_write(path) as unfinished:
         drawn.savefig(unfinished, format="png", dpi=150)
 
 
 def new_axes(size: tuple[float, float] | None = None) -> Axes:
-    """The axes of a new figure that a notebook displays by itself at the end of the cell."""
+    """The axes of a new figure, which a notebook displays by itself at the end of the cell."""
     return plt.subplots(figsize=size)[1]
 
 
 def blank(rows: int = 1, columns: int = 1, size: tuple[float, float] | None = None, **options):
-    """Axes to draw on in the look of the lesson, of a figure that nothing displays by itself.
-
-    Args:
-        options: as `Figure.subplots` takes them; what comes back is what that gives.
-    """
+    """Axes in the look of the lesson, of a figure that nothing displays by itself; `options` as in `plt.subplots`."""
     with matplotlib.rc_context(_STYLE):
         return Figure(figsize=size).subplots(rows, columns, **options)
 
 
 def blank_mosaic(mosaic: Sequence[Sequence[str]], size: tuple[float, float], **options) -> dict[str, Axes]:
-    """As `blank`, with axes by their names in `mosaic`; see `Figure.subplot_mosaic`."""
+    """Like `blank`, with the axes by their names in `mosaic`; see `plt.subplot_mosaic`."""
     with matplotlib.rc_context(_STYLE):
         return Figure(figsize=size).subplot_mosaic(mosaic, **options)
 
 
 def label_ends(ax: Axes) -> None:
-    """Write the label of each line of `ax` to the right of its last point, in place of a legend.
+    """Write the label of each line of `ax` to the right of its last point, instead of a legend.
 
-    Labels of ends that are close together stand one above the other, in the order of the ends; those of lines that end
-    before the others stand higher, where these do not cross them. All lines must be drawn, those of axes that share
-    their limits too.
+    Labels of ends that are close together are stacked in the order of the ends. Labels of lines that end before the
+    others are raised, so that these do not cross them. Draw all lines first, also those of axes that share the limits.
     """
-    ax.get_xlim(), ax.get_ylim()  # from here on the transforms know the limits
+    ax.get_xlim(), ax.get_ylim()  # updates the limits, which the transforms need
     to_axes = ax.transData + ax.transAxes.inverted()
     ends = []
     for line in ax.lines:
@@ -188,9 +180,9 @@ def label_ends(ax: Axes) -> None:
 
 
 def label_log_axis(axis: Axis) -> None:
-    """Write plain numbers at a logarithmic axis, whose powers of ten would have small exponents.
+    """Label a logarithmic axis with plain numbers, since the exponents of powers of ten would be too small to read.
 
-    Where its limits are less than two powers of ten apart, 2 and 5 times each are labelled too. Call it last.
+    If its limits are less than two powers of ten apart, 2 and 5 times each power are labelled too. Call it last.
     """
     low, high = axis.get_view_interval()
     if high < 100 * low:
@@ -200,29 +192,23 @@ def label_log_axis(axis: Axis) -> None:
 
 
 def _apart(centres: list[float], heights: list[float]) -> list[float]:
-    """Rising `centres`, moved until labels of these heights do not overlap and stay between 0 and about 1."""
+    """The increasing `centres` of labels, moved until labels of these heights do not overlap, between 0 and about 1."""
     bottoms, floor = [], 0.0
     for centre, height in zip(centres, heights, strict=True):
         bottoms.append(max(centre - height / 2, floor))
         floor = bottoms[-1] + height
     ceiling = 1 + heights[-1] / 2
-    for place in reversed(range(len(bottoms))):  # what was pushed beyond the top comes down again
+    for place in reversed(range(len(bottoms))):  # labels that were pushed beyond the top move down again
         bottoms[place] = min(bottoms[place], ceiling - heights[place])
         ceiling = bottoms[place]
     return [bottom + height / 2 for bottom, height in zip(bottoms, heights, strict=True)]
 
 
 def as_type(colour: ColorType) -> str:
-    """The colour, darkened until type in it can be read on white: a contrast of 4.5 (WCAG 2, 1.4.3)."""
+    """The colour, darkened until text in it is readable on white: a contrast of 4.5 (WCAG 2, 1.4.3)."""
     while contrast(colour, "white") < 4.5:
         colour = [0.95 * part for part in to_rgb(colour)]
     return to_hex(colour)
-
-
-def contrast(first: ColorType, second: ColorType) -> float:
-    """The contrast ratio of WCAG 2, from 1 for equal lightness to 21 for black and white."""
-    darker, lighter = sorted([luminance(first), luminance(second)])
-    return (lighter + 0.05) / (darker + 0.05)
 
 
 def readable_on(colour: ColorType) -> str:
@@ -230,21 +216,23 @@ def readable_on(colour: ColorType) -> str:
     return max(("black", "white"), key=lambda type_colour: contrast(type_colour, colour))
 
 
-def luminance(colour: ColorType) -> float:
+def contrast(first: ColorType, second: ColorType) -> float:
+    """The contrast ratio of WCAG 2, from 1 for equal luminance to 21 for black and white."""
+    darker, lighter = sorted([_luminance(first), _luminance(second)])
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: ColorType) -> float:
     """The relative luminance of WCAG 2, from 0 for black to 1 for white."""
     red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in to_rgb(colour))
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def short_name(name: str, most: int) -> str:
-    """The name of a class in at most `most` characters: of a longer one the first synonym, or its beginning."""
-    if len(name) > most:
+def short_name(name: str) -> str:
+    """The name of a class in at most 18 characters: the first synonym of a longer one, or its beginning."""
+    if len(name) > 18:
         name = name.split(",")[0]
-    return name if len(name) <= most else name[: most - 1].rstrip() + "…"
-
-
-def _figure_of(shown: Figure | Axes | Iterable[Axes]) -> Figure:
-    return shown if isinstance(shown, Figure) else _list(shown)[0].figure
+    return name if len(name) <= 18 else name[:17].rstrip() + "…"
 
 
 def _list(axes: Axes | Iterable[Axes]) -> list[Axes]:

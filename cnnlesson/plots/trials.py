@@ -1,8 +1,9 @@
-"""Figures of trainings: one history, and the trials of a grid."""
+"""Figures of trainings: the history of one, and the trials of a grid."""
 
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
@@ -16,11 +17,19 @@ from cnnlesson.plots.figures import (
     new_axes,
     readable_on,
 )
+from cnnlesson.results import ENDED, last_epochs
 from cnnlesson.training import Epoch
+
+METRICS = {
+    "val_accuracy": "validation accuracy",
+    "train_accuracy": "training accuracy",
+    "val_loss": "validation loss",
+    "train_loss": "training loss",
+}
 
 
 def history_text(history: Sequence[Epoch]) -> str:
-    """The facts of `plot_history`, a line an epoch."""
+    """The facts of `plot_history`, one line per epoch."""
     return "\n".join(
         f"epoch {epoch.number}: loss {epoch.train_loss:.3f} training, {epoch.val_loss:.3f} validation; "
         f"accuracy {epoch.train_accuracy:.1%} training, {epoch.val_accuracy:.1%} validation"
@@ -29,26 +38,22 @@ def history_text(history: Sequence[Epoch]) -> str:
     )
 
 
-@figure("Curves of the loss and of the accuracy over the epochs, in training and in validation", history_text)
+@figure("Curves of training and validation loss, and of training and validation accuracy, by epoch", history_text)
 def plot_history(history: Sequence[Epoch], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
-    """Losses (left) and accuracies (right) over the epochs, of training and of validation.
+    """Training and validation loss (left) and accuracy (right) of one training, by epoch.
 
-    A cross near the lower edge marks the epoch in which a training diverged.
-
-    Args:
-        history: of one training.
-        axes: two, side by side.
+    A cross near the lower edge marks the epoch in which the training diverged.
     """
     axes = axes if axes is not None else plt.subplots(1, 2, figsize=(9.6, 3.6))[1]
     numbers = [epoch.number for epoch in history]
-    for ax, name, scale, words in zip(
+    for ax, name, scale, label in zip(
         axes, ("loss", "accuracy"), (1, 100), ("loss (nats)", "accuracy (%)"), strict=True
     ):
         for part, colour, style in (("train", TRAIN_COLOUR, "o--"), ("val", VAL_COLOUR, "o-")):
             values = [scale * getattr(epoch, f"{part}_{name}") for epoch in history]
             ax.plot(numbers, values, style, color=colour, label="training" if part == "train" else "validation")
         ax.set_xlabel("epoch")
-        ax.set_ylabel(words)
+        ax.set_ylabel(label)
         ax.set_ylim(0, 1.05 * ax.get_ylim()[1])  # with room for the highest point
         ax.set_xlim(0.5, len(history) + 0.5)
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
@@ -61,29 +66,27 @@ def plot_history(history: Sequence[Epoch], axes: Sequence[Axes] | None = None) -
     return axes
 
 
-def outcomes(results: pd.DataFrame, names: Sequence[str], figure: str) -> pd.DataFrame:
-    """What the trials at each point gave: a row a point, with the columns mean, spread, note and words.
+def outcomes(results: pd.DataFrame, names: Sequence[str], metric: str) -> pd.DataFrame:
+    """How the trials at each point ended: a row per point, with the columns mean, spread, note and text.
 
-    Mean and spread (the standard deviation) are those of `figure` over the seeds, without the trials that diverged or
-    failed. The note is empty where all completed, else it says what did not: "diverged", or "1 of 3 diverged". The
-    words are all of this: "37.5%", "37.5% ± 1.2" (in percentage points), "12.0% (pruned)", "diverged"; of a loss
-    "1.234 ± 0.012".
+    Mean and spread (the standard deviation) of `metric` are those of the trials that completed; both are NaN while a
+    trial of the point has not ended. The note is empty if all completed, and otherwise counts the other states:
+    "diverged", "1 of 3 diverged". The text is all of this: "37.5%", "37.5% ± 1.2" (in percentage points), "waiting",
+    "37.5% ± 1.2 (1 of 3 diverged)"; of a loss "1.234 ± 0.012".
 
     Args:
-        results: a row a trial, with the columns `names`, `figure` and diverged, and state and seed where there are.
-        names: of the hyper-parameters that make a point.
+        results: a row per trial, with the columns `names`, `metric` and state, and with seed if there are several.
+        names: the hyper-parameters that make a point.
     """
-    seed = ["seed"] if "seed" in results else []
-    if results.duplicated([*names, *seed]).any():
-        raise ValueError(
-            f"the table has several rows for one {', '.join([*names, *seed])}: give the last epoch of each trial"
-        )
-    states = results["state"] if "state" in results else pd.Series("completed", index=results.index)
-    states = states.mask(results["diverged"].astype(bool), "diverged")
-    points = [results[name] for name in names]
-    shares = results[figure].where(~states.isin(["diverged", "failed"])).groupby(points)
-    found = pd.DataFrame({"mean": shares.mean(), "spread": shares.std(), "note": states.groupby(points).agg(_note)})
-    return found.assign(words=[_in_words(*row, figure) for row in found.itertuples(index=False)])
+    key = [*names, "seed"] if "seed" in results else [*names]
+    if results.duplicated(key).any():
+        raise ValueError(f"the table has several rows for one {', '.join(key)}: pass the last epoch of each trial")
+    points, states = [results[name] for name in names], results["state"]
+    values = results[metric].where(states == "completed").groupby(points)
+    ended = states.isin(ENDED).groupby(points).all()
+    notes = states.groupby(points).agg(_note)
+    table = pd.DataFrame({"mean": values.mean().where(ended), "spread": values.std().where(ended), "note": notes})
+    return table.assign(text=[_text(*row, metric) for row in table.itertuples(index=False)])
 
 
 def _note(states: pd.Series) -> str:
@@ -93,50 +96,43 @@ def _note(states: pd.Series) -> str:
     return ", ".join(f"{count} of {len(states)} {state}" for state, count in counts.items() if state != "completed")
 
 
-def _in_words(mean: float, spread: float, note: str, figure: str) -> str:
+def _text(mean: float, spread: float, note: str, metric: str) -> str:
     if pd.isna(mean):
         return note
-    return " ".join(filter(None, [_number(mean, figure), _spread(spread, figure), f"({note})" if note else ""]))
+    return " ".join(filter(None, [_number(mean, metric), _spread(spread, metric), f"({note})" if note else ""]))
 
 
-def _number(mean: float, figure: str) -> str:
-    return f"{mean:.3f}" if _is_loss(figure) else f"{mean:.1%}"
+def _number(mean: float, metric: str) -> str:
+    return f"{mean:.3f}" if _is_loss(metric) else f"{mean:.1%}"
 
 
-def _spread(spread: float, figure: str) -> str:
+def _spread(spread: float, metric: str) -> str:
     if pd.isna(spread):
         return ""
-    return f"± {spread:.3f}" if _is_loss(figure) else f"± {100 * spread:.1f}"
+    return f"± {spread:.3f}" if _is_loss(metric) else f"± {100 * spread:.1f}"
 
 
-def _is_loss(figure: str) -> bool:
-    """Losses are in nats; the other figures are shares."""
-    return figure.endswith("loss")
-
-
-METRICS = {
-    "val_accuracy": "validation accuracy",
-    "train_accuracy": "training accuracy",
-    "val_loss": "validation loss",
-    "train_loss": "training loss",
-}
+def _is_loss(metric: str) -> bool:
+    """Losses are in nats; the other metrics are shares."""
+    return metric.endswith("loss")
 
 
 def grid_text(results: pd.DataFrame, metric: str = "val_accuracy") -> str:
     """The facts of `plot_grid`, as a table."""
-    words = _grid(results, metric)["words"]
-    words.index = [f"{lr:g}" for lr in words.index]
-    words = words.rename_axis(index=None, columns="lr \\ batch size")
-    return words.to_string()
+    table = _grid(results, metric)["text"]
+    table.index = [f"{lr:g}" for lr in table.index]
+    return table.rename_axis(index=None, columns="lr \\ batch size").to_string()
 
 
-@figure("A heat map of what the trials gave, over learning rate and batch size", grid_text)
+@figure("A heat map of the results of the trials, by learning rate and batch size", grid_text)
 def plot_grid(results: pd.DataFrame, ax: Axes | None = None, metric: str = "val_accuracy") -> Axes:
-    """A heat map of an accuracy or a loss over learning rate and batch size: of several seeds the mean.
+    """A heat map of an accuracy or a loss by learning rate and batch size; with several seeds it shows the mean.
+
+    A hatched cell has no number: its trials diverged, failed or have not ended.
 
     Args:
-        results: a row a trial, with the columns lr, batch_size, `metric` and diverged, and state and seed where there
-            are, and each (lr, batch_size, seed) once.
+        results: a row per trial, with the columns lr, batch_size, `metric` and state, and with seed if there are
+            several; each (lr, batch_size, seed) occurs once.
         metric: one of `METRICS`.
     """
     grid = _grid(results, metric)
@@ -144,18 +140,17 @@ def plot_grid(results: pd.DataFrame, ax: Axes | None = None, metric: str = "val_
     shown = grid["mean"] if is_loss else 100 * grid["mean"]
     ax = ax or new_axes()
     image = ax.imshow(shown, cmap="cividis_r" if is_loss else "cividis", vmin=0, aspect="auto")  # light is good
-    ax.patch.set(facecolor="white", hatch="///", edgecolor="lightgrey")  # shows where no trial has a figure
+    ax.patch.set(facecolor="white", hatch="///", edgecolor="lightgrey")  # visible in cells without a number
     for row, lr in enumerate(shown.index):
         for column, batch_size in enumerate(shown.columns):
             mean, spread, note = (grid[part].loc[lr, batch_size] for part in ("mean", "spread", "note"))
-            large, small = note, ""
-            if not pd.isna(mean):
-                large, small = _number(mean, metric), "\n".join(filter(None, [_spread(spread, metric), note]))
-            cell = ax.get_facecolor() if pd.isna(mean) else image.to_rgba(shown.loc[lr, batch_size])
-            style = {"ha": "center", "color": readable_on(cell)}
-            if pd.isna(mean) and note:
-                style["bbox"] = {"facecolor": "white", "edgecolor": "none", "pad": 2}  # over the hatching
-            ax.text(column, row, large, va="bottom" if small else "center", fontsize=13, **style)
+            if pd.isna(mean):
+                style = {"bbox": {"facecolor": "white", "edgecolor": "none", "pad": 2}} if note else {}
+                ax.text(column, row, note.replace(", ", "\n"), ha="center", va="center", fontsize=13, **style)
+                continue
+            style = {"ha": "center", "color": readable_on(image.to_rgba(shown.loc[lr, batch_size]))}
+            small = "\n".join(filter(None, [_spread(spread, metric), note]))
+            ax.text(column, row, _number(mean, metric), va="bottom" if small else "center", fontsize=13, **style)
             if small:
                 ax.text(column, row, small, va="top", fontsize=10, **style)
     ax.set_xticks(range(shown.shape[1]), shown.columns)
@@ -167,34 +162,37 @@ def plot_grid(results: pd.DataFrame, ax: Axes | None = None, metric: str = "val_
 
 
 def _grid(results: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """`outcomes`, learning rate by batch size; a part of it, such as _grid(results, metric)["words"], is a table."""
+    """`outcomes`, learning rate by batch size: _grid(results, metric)["text"] is such a table."""
     grid = outcomes(results, ["lr", "batch_size"], metric).unstack().sort_index(ascending=False)
-    return grid.fillna({column: "" for column in grid if column[0] in ("note", "words")})
+    return grid.fillna({column: "" for column in grid if column[0] in ("note", "text")})
 
 
 def trials_text(results: pd.DataFrame) -> str:
-    """The facts of `plot_trials`, a line a trial."""
-    words = trial_curves(results)["words"]
+    """The facts of `plot_trials`, one line per trial."""
+    epochs = trial_curves(results)["text"]
     lines = []
-    for (lr, batch_size), _ in results.groupby(["lr", "batch_size"]):
-        of_trial = [word for (*point, _), word in words.items() if point == [lr, batch_size]]
-        lines.append(f"lr {lr:g}, batch size {batch_size}: {', '.join(of_trial) or 'no epoch'}")
+    for (lr, batch_size), note in _notes(results).items():
+        of_trial = [text for (*point, _), text in epochs.items() if point == [lr, batch_size]]
+        if not of_trial or note not in of_trial[-1]:
+            of_trial.append(note)
+        lines.append(f"lr {lr:g}, batch size {batch_size}: {', '.join(of_trial)}")
     return "\n".join(lines)
 
 
-@figure("Curves of validation accuracy over the epochs: a panel a learning rate, a line a batch size", trials_text)
+@figure("Curves of validation accuracy by epoch: a panel per learning rate, a line per batch size", trials_text)
 def plot_trials(results: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
-    """Validation accuracy over the epochs of each trial of a grid: a panel a learning rate, a line a batch size.
+    """Validation accuracy of each trial of a grid by epoch: a panel per learning rate, a line per batch size.
 
-    A line is the mean of its seeds, in a band of their standard deviation. A cross ends a trial that diverged, or one
-    of whose seeds did.
+    With several seeds, a line is their mean, in a band of their standard deviation. A cross marks the epoch in which
+    a trial diverged.
 
     Args:
-        results: a row a trial and epoch, with the columns lr, batch_size, epoch, val_accuracy and diverged, and seed
-            where there are several.
-        axes: one for each learning rate, side by side.
+        results: a row per trial and epoch, with the columns lr, batch_size, epoch, val_accuracy, diverged and state,
+            and with seed if there are several.
+        axes: one per learning rate, side by side.
     """
     curves = trial_curves(results).reset_index()
+    notes = _notes(results)
     rates = sorted(results["lr"].unique(), reverse=True)
     batch_sizes = sorted(results["batch_size"].unique())
     if axes is None:
@@ -205,13 +203,12 @@ def plot_trials(results: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Se
             curve = curves[(curves["lr"] == lr) & (curves["batch_size"] == batch_size)]
             mean, spread = 100 * curve["mean"], 100 * curve["spread"]
             colour = SERIES_COLOURS[place % len(SERIES_COLOURS)]
-            note = "".join(curve["note"].tail(1))
-            label = ", ".join(filter(None, [f"batch {batch_size}", note]))
+            label = ", ".join(filter(None, [f"batch {batch_size}", notes.get((lr, batch_size))]))
             ax.plot(curve["epoch"], mean, "o-", color=colour, label=label)
             ax.fill_between(curve["epoch"], mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
             diverged = curve["note"] != ""
             style = {"color": colour, "markersize": 12, "markeredgewidth": 2}
-            whole = {"clip_on": False, "in_layout": False}  # also at the lower edge
+            whole = {"clip_on": False, "in_layout": False}  # even at the lower edge
             ax.plot(curve["epoch"][diverged], mean[diverged].fillna(0), "x", **style, **whole)
         ax.set_title(f"learning rate {lr:g}")
         ax.set_xlabel("epoch")
@@ -225,38 +222,42 @@ def plot_trials(results: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Se
 
 
 def trial_curves(results: pd.DataFrame) -> pd.DataFrame:
-    """`outcomes` of validation accuracy for each learning rate, batch size and epoch."""
+    """`outcomes` of validation accuracy by learning rate, batch size and epoch; the only note is "diverged"."""
     names = ["lr", "batch_size", "epoch"]
-    epochs = results[results["epoch"] > 0].drop(columns="state", errors="ignore")  # it is the state at the end
+    epochs = results[results["epoch"] > 0]
+    epochs = epochs.assign(state=np.where(epochs["diverged"], "diverged", "completed"))
     curves = outcomes(epochs, names, "val_accuracy")
-    last = epochs.groupby(names)["val_accuracy"].mean()  # of an epoch in which all seeds diverged
-    return curves.assign(mean=curves["mean"].fillna(last))
+    all_seeds = epochs.groupby(names)["val_accuracy"].mean()  # for epochs in which every seed diverged
+    return curves.assign(mean=curves["mean"].fillna(all_seeds))
+
+
+def _notes(results: pd.DataFrame) -> pd.Series:
+    """The note of `outcomes` by learning rate and batch size."""
+    return outcomes(last_epochs(results), ["lr", "batch_size"], "val_accuracy")["note"]
 
 
 def weight_decay_text(results: pd.DataFrame) -> str:
-    """The facts of `plot_weight_decay`, a line a weight decay."""
-    train = outcomes(results, ["weight_decay"], "train_accuracy")
-    validation = outcomes(results, ["weight_decay"], "val_accuracy")
+    """The facts of `plot_weight_decay`, one line per weight decay."""
+    validation = outcomes(results, ["weight_decay"], "val_accuracy")["text"]
     lines = []
-    for decay, row in validation.iterrows():
-        words = row["words"]
-        if not pd.isna(row["mean"]):
-            words = (
-                f"training {_in_words(*train.loc[decay, ['mean', 'spread']], '', 'train_accuracy')}, validation {words}"
-            )
-        lines.append(f"weight decay {decay:g}: {words}")
+    for decay, mean, spread, *_ in outcomes(results, ["weight_decay"], "train_accuracy").itertuples():
+        text = validation[decay]
+        if not pd.isna(mean):
+            text = f"training {_text(mean, spread, '', 'train_accuracy')}, validation {text}"
+        lines.append(f"weight decay {decay:g}: {text}")
     return "\n".join(lines)
 
 
-@figure("Bars of training and validation accuracy for each weight decay", weight_decay_text)
+@figure("Bars of training and validation accuracy by weight decay", weight_decay_text)
 def plot_weight_decay(results: pd.DataFrame, ax: Axes | None = None) -> Axes:
-    """Training and validation accuracy of one point of the grid, for each weight decay it was trained with.
+    """Training and validation accuracy by weight decay, at one learning rate and batch size.
 
-    A bar is the mean of its seeds, with their standard deviation.
+    With several seeds, a bar is their mean, with their standard deviation. Trials that diverged, failed or have not
+    ended have no bar.
 
     Args:
-        results: a row a trial, with the columns weight_decay, train_accuracy, val_accuracy and diverged, and state
-            and seed where there are.
+        results: a row per trial, with the columns weight_decay, train_accuracy, val_accuracy and state, and with seed
+            if there are several.
     """
     ax = ax or new_axes()
     for column, colour, shift, name in (
@@ -264,22 +265,21 @@ def plot_weight_decay(results: pd.DataFrame, ax: Axes | None = None) -> Axes:
         ("val_accuracy", VAL_COLOUR, 0.2, "validation"),
     ):
         decays = outcomes(results, ["weight_decay"], column).reset_index()
-        heights = 100 * decays["mean"].fillna(0)  # no bar where it diverged
+        heights = 100 * decays["mean"].fillna(0)
         errors = 100 * decays["spread"] if decays["spread"].notna().any() else None
         bars = ax.bar(decays.index + shift, heights, yerr=errors, capsize=3, width=0.38, color=colour, label=name)
-        labels = ["" if pd.isna(mean) else f"{100 * mean:.1f}" for mean in decays["mean"]]
-        spreads = [_spread(spread, column) for spread in decays["spread"]]
-        ax.bar_label(
-            bars, [f"{label}\n{spread}".strip() for label, spread in zip(labels, spreads, strict=True)], padding=2
-        )
+        numbers = decays["mean"].map(lambda mean: f"{100 * mean:.1f}", na_action="ignore").fillna("")
+        spreads = decays["spread"].map(lambda spread: f"\n{_spread(spread, 'accuracy')}", na_action="ignore").fillna("")
+        ax.bar_label(bars, numbers + spreads, padding=2)
     ticks = []
     for place, decay, mean, note in decays[["weight_decay", "mean", "note"]].itertuples():
         if pd.isna(mean):
-            ax.text(place, 2, note, ha="center")
+            ax.text(place, 0.02, note.replace(", ", "\n"), ha="center", transform=ax.get_xaxis_transform())
         ticks.append(f"{decay:g}" if pd.isna(mean) or not note else f"{decay:g}\n({note})")
     ax.set_xticks(decays.index, ticks)
     ax.set_xlabel("weight decay")
     ax.set_ylabel("accuracy (%)")
-    ax.margins(y=0.28)  # room for the legend over the tallest bar
+    ax.margins(y=0.28)  # room for the legend above the tallest bar
+    ax.set_ylim(0, max(1, ax.get_ylim()[1]))  # there may be no bar
     ax.legend(ncols=2, loc="upper right")
     return ax

@@ -1,4 +1,4 @@
-"""The colours of the figures, for readers who see fewer of them, and on white."""
+"""The colours of the figures, for colour-blind readers and on white."""
 
 import itertools
 
@@ -25,14 +25,14 @@ from cnnlesson.plots.figures import (
 
 TOGETHER = {
     "the parts of a split": (TRAIN_COLOUR, VAL_COLOUR, TEST_COLOUR),
-    "kinds of networks, and what is published": (PLAIN_COLOUR, RESIDUAL_COLOUR, "grey"),
+    "kinds of networks, and published results": (PLAIN_COLOUR, RESIDUAL_COLOUR, "grey"),
     "series": SERIES_COLOURS,
 }
 ALL_COLOURS = sorted({colour for colours in TOGETHER.values() for colour in colours} | {MARK_COLOUR})
 
-# Colours one unit of CAM02-UCS apart can just be told apart side by side. For lines in a figure Petroff, "Accessible
-# color sequences for data visualization" (2021, arXiv:2107.02270), asks for far more; the closest two of his six
-# colours, which matplotlib ships as petroff6, are 15 apart when measured as here.
+# Colours one unit of CAM02-UCS apart are just distinguishable side by side. Petroff, "Accessible color sequences for
+# data visualization" (2021, arXiv:2107.02270), requires far more of lines in a figure; the closest two of his six
+# colours, which matplotlib ships as petroff6, are 15 apart by the measure below.
 FAR_ENOUGH = 15
 
 
@@ -62,24 +62,24 @@ def test_the_measure_finds_red_and_green_alike_where_they_look_alike():
 @pytest.mark.parametrize("colour", ALL_COLOURS)
 def test_lines_stand_out_from_white_and_their_labels_can_be_read(colour):
     assert contrast(colour, "white") >= 3  # WCAG 2.2, 1.4.11: graphical objects
-    assert contrast(as_type(colour), "white") >= 4.5  # 1.4.3: type
+    assert contrast(as_type(colour), "white") >= 4.5  # 1.4.3: text
 
 
 def test_contrast_is_that_of_wcag():
     assert contrast("black", "white") == pytest.approx(21)
-    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.005)  # the best-known example: just too light
+    assert contrast("#777777", "#ffffff") == pytest.approx(4.48, abs=0.005)  # a well-known example: just too light
 
 
-def test_type_on_any_colour_can_be_read():
+def test_text_on_any_colour_can_be_read():
     for red, green, blue in itertools.product(np.linspace(0, 1, 9), repeat=3):
         assert contrast(readable_on((red, green, blue)), (red, green, blue)) >= 4.5
 
 
 @pytest.mark.parametrize("metric", ["val_accuracy", "val_loss"])
 def test_the_numbers_of_a_heat_map_can_be_read_on_their_cells(metric):
-    rows = [(lr, size, lr * size, False) for lr in np.linspace(0.1, 1, 6) for size in range(1, 7)]
-    rows[0] = (*rows[0][:3], True)  # a grey cell
-    results = pd.DataFrame(rows, columns=["lr", "batch_size", metric, "diverged"])
+    rows = [(lr, size, lr * size, "completed") for lr in np.linspace(0.1, 1, 6) for size in range(1, 7)]
+    rows[0] = (*rows[0][:3], "diverged")  # a hatched cell
+    results = pd.DataFrame(rows, columns=["lr", "batch_size", metric, "state"])
     ax = plot_grid(results, metric=metric)
     image = ax.images[0]
     for text in ax.texts:

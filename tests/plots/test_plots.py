@@ -9,18 +9,6 @@ from matplotlib import pyplot as plt
 from cnnlesson.anatomy import layer_table
 from cnnlesson.models import cifar_resnet
 from cnnlesson.plots import (
-    class_balance_text,
-    depth_curves_text,
-    depth_text,
-    feature_maps_text,
-    filters_text,
-    folds_text,
-    gradient_norms_text,
-    grid_text,
-    history_text,
-    images_text,
-    layers_text,
-    leaks_text,
     plot_class_balance,
     plot_depth,
     plot_depth_curves,
@@ -37,9 +25,6 @@ from cnnlesson.plots import (
     plot_signals,
     plot_trials,
     plot_weight_decay,
-    residual_sizes_text,
-    trials_text,
-    weight_decay_text,
 )
 from cnnlesson.training import Epoch
 
@@ -57,58 +42,58 @@ def history():
 
 @pytest.fixture
 def grid():
-    rows = [(0.1, 16, 0.10, True), (0.1, 32, 0.25, False), (0.001, 16, 0.375, False), (0.001, 32, 0.5, False)]
-    return pd.DataFrame(rows, columns=["lr", "batch_size", "val_accuracy", "diverged"])
+    rows = [(0.1, 16, 0.1, "diverged"), (0.1, 32, 0.25), (0.001, 16, 0.375), (0.001, 32, 0.5)]
+    return pd.DataFrame(rows, columns=["lr", "batch_size", "val_accuracy", "state"]).fillna("completed")
 
 
 @pytest.fixture
 def decays():
-    rows = [(0.05, 0.2, 0.19, True), (0.0, 0.9, 0.5, False), (0.0005, 0.8, 0.6, False)]
-    return pd.DataFrame(rows, columns=["weight_decay", "train_accuracy", "val_accuracy", "diverged"])
+    rows = [(0.05, 0.2, 0.19, "diverged"), (0.0, 0.9, 0.5), (0.0005, 0.8, 0.6)]
+    return pd.DataFrame(rows, columns=["weight_decay", "train_accuracy", "val_accuracy", "state"]).fillna("completed")
 
 
-def words(ax) -> list[str]:
+def texts(ax) -> list[str]:
     return [text.get_text() for text in ax.texts]
 
 
-def test_history_shows_losses_and_accuracies_and_where_a_training_diverged(history):
+def test_history_shows_losses_and_accuracies_and_the_epoch_that_diverged(history):
     loss, accuracy = plot_history(history)
     assert [list(line.get_ydata()) for line in loss.lines] == [[2.0] * 3, [2.1] * 3]
     lines = [list(line.get_ydata()) for line in accuracy.lines]
     assert lines == [pytest.approx([10, 20, 30]), pytest.approx([5, 10, 15])]
-    assert words(loss) == words(accuracy)[::-1] == ["training", "validation"]  # at the ends, the lower first
-    assert history_text(history).splitlines()[2] == (
+    assert texts(loss) == texts(accuracy)[::-1] == ["training", "validation"]  # at the ends, the lower first
+    assert plot_history.text(history).splitlines()[2] == (
         "epoch 3: loss 2.000 training, 2.100 validation; accuracy 30.0% training, 15.0% validation"
     )
     history[-1] = dataclasses.replace(history[-1], train_loss=math.nan, val_loss=math.nan, diverged=True)
     loss, _ = plot_history(history)
-    assert words(loss) == ["training", "validation", "diverged"]
-    assert history_text(history).endswith("; diverged")
+    assert texts(loss) == ["training", "validation", "diverged"]
+    assert plot_history.text(history).endswith("; diverged")
 
 
 def test_the_heat_map_names_every_cell(grid):
     ax = plot_grid(grid)
-    assert words(ax) == ["diverged", "25.0%", "37.5%", "50.0%"]
+    assert texts(ax) == ["diverged", "25.0%", "37.5%", "50.0%"]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["0.1", "0.001"]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["16", "32"]
 
 
 def test_the_heat_maps_twin_has_the_same_facts(grid):
-    header, high, low = grid_text(grid).splitlines()
+    header, high, low = plot_grid.text(grid).splitlines()
     assert header.split() == ["lr", "\\", "batch", "size", "16", "32"]
     assert high.split() == ["0.1", "diverged", "25.0%"]
     assert low.split() == ["0.001", "37.5%", "50.0%"]
 
 
 def test_a_grid_with_a_missing_or_with_only_diverged_points_can_be_drawn(grid):
-    assert words(plot_grid(grid.iloc[1:]))[0] == ""
-    assert words(plot_grid(grid.assign(diverged=True))) == ["diverged"] * 4
+    assert texts(plot_grid(grid.iloc[1:]))[0] == ""
+    assert texts(plot_grid(grid.assign(state="diverged"))) == ["diverged"] * 4
 
 
 def test_weight_decay_shows_training_beside_validation(decays):
     ax = plot_weight_decay(decays)
-    assert words(ax) == ["90.0", "80.0", "", "50.0", "60.0", "", "diverged"]
-    assert weight_decay_text(decays).splitlines() == [
+    assert texts(ax) == ["90.0", "80.0", "", "50.0", "60.0", "", "diverged"]
+    assert plot_weight_decay.text(decays).splitlines() == [
         "weight decay 0: training 90.0%, validation 50.0%",
         "weight decay 0.0005: training 80.0%, validation 60.0%",
         "weight decay 0.05: diverged",
@@ -146,9 +131,9 @@ def test_depth_curves_are_the_mean_of_the_seeds_training_dashed_and_test_solid(d
         ("--", pytest.approx([56, 51])),
         ("-", pytest.approx([56, 52])),
     ]
-    assert words(plain) == ["20 layers", "56 layers"]
+    assert texts(plain) == ["20 layers", "56 layers"]
     assert [text.get_text() for text in residual.get_legend().get_texts()] == ["test", "training"]
-    assert depth_curves_text(depths).splitlines()[1] == (
+    assert plot_depth_curves.text(depths).splitlines()[1] == (
         "plain, 56 layers, epoch 2: training error 51.00%, test error 52.00%"
     )
 
@@ -161,7 +146,7 @@ def test_only_plain_networks_can_be_drawn_too(depths):
 def test_published_errors_are_marked_as_published(depths):
     ax = plot_depth(depths, {20: 0.0875, 110: 0.0643})
     lines = {line.get_label(): line for line in ax.lines}
-    *labels, label = sorted(words(ax), key=len)
+    *labels, label = sorted(texts(ax), key=len)
     assert sorted(labels) == ["plain, test", "plain, training", "residual, test", "residual, training"]
     assert "as published" in label and "not measured" in label
     published = lines["_published"]
@@ -169,7 +154,7 @@ def test_published_errors_are_marked_as_published(depths):
     assert list(published.get_ydata()) == pytest.approx([8.75, 6.43])
     assert list(lines["plain, test"].get_ydata()) == pytest.approx([32, 52])
     assert list(ax.get_xticks()) == [20, 56, 110]
-    assert depth_text(depths, {20: 0.0875}).endswith("as published (He et al., 2015): 20 layers 8.75%")
+    assert plot_depth.text(depths, {20: 0.0875}).endswith("as published (He et al., 2015): 20 layers 8.75%")
 
 
 def test_gradient_norms_of_the_deepest_networks_before_and_after_an_epoch():
@@ -182,11 +167,11 @@ def test_gradient_norms_of_the_deepest_networks_before_and_after_an_epoch():
     ]
     gradients = pd.DataFrame(rows, columns=["depth", "residual", "seed", "epochs_done", "layer", "norm"])
     before, after = plot_gradient_norms(gradients)
-    assert before.get_title() == "at initialisation, 14 layers"
+    assert before.get_title() == "before training, 14 layers"
     assert [len(line.get_ydata()) for line in before.lines] == [14, 14]
     assert before.lines[0].get_ydata()[3] == pytest.approx(1e-3)
     assert after.lines[1].get_ydata()[3] == pytest.approx(2)
-    first, *_, last = gradient_norms_text(gradients).splitlines()
+    first, *_, last = plot_gradient_norms.text(gradients).splitlines()
     assert first == "plain, 14 layers, before training: first layer 1, last layer 1e-13, smallest 1e-13, largest 1"
     assert last == "residual, 14 layers, after one epoch: first layer 2, last layer 2, smallest 2, largest 2"
 
@@ -208,32 +193,32 @@ def test_a_logarithmic_axis_has_labels_to_read_values_by(low, high, labels):
         assert not any(label.get_text() for label in ax.yaxis.get_ticklabels(minor=True))
 
 
-def test_the_size_of_f_stands_beside_that_of_x():
+def test_the_sizes_of_x_and_f_are_drawn_by_block():
     sizes = pd.DataFrame(
         {"block": ["layer1.0", "layer1.1", "layer2.0"], "x_size": [1.0, 2.0, 2.5], "residual_size": [0.5, 0.5, 1.0]}
     )
     ax = plot_residual_sizes(sizes)
     assert [list(line.get_ydata()) for line in ax.lines[:2]] == [[1.0, 2.0, 2.5], [0.5, 0.5, 1.0]]
-    assert len(ax.lines) == 3 and ax.lines[2].get_xdata()[0] == 2.5  # where the channels double
-    assert residual_sizes_text(sizes).splitlines()[1] == "layer1.1: x 2.00, F(x) 0.50, ratio 0.25"
+    assert len(ax.lines) == 3 and ax.lines[2].get_xdata()[0] == 2.5  # here the channels double
+    assert plot_residual_sizes.text(sizes).splitlines()[1] == "layer1.1: x 2.00, F(x) 0.50, ratio 0.25"
 
 
-def test_images_stand_under_the_names_of_their_classes(image_set):
+def test_images_have_the_names_of_their_classes(image_set):
     axes = plot_images(image_set[torch.tensor([0, 29, 15])])
     assert [ax.get_title() for ax in axes] == ["red", "blue", "green", "", "", ""]
     assert axes[1].images[0].get_array().shape == (16, 16, 3)
-    assert images_text(image_set[torch.tensor([0, 29, 15])]) == "red, blue, green"
+    assert plot_images.text(image_set[torch.tensor([0, 29, 15])]) == "red, blue, green"
     assert len(plot_images(image_set)) == 12  # no more than two rows
 
 
 def test_the_bars_of_a_network_are_the_numbers_of_its_table():
     table = layer_table(cifar_resnet(8, 10), (3, 32, 32))
-    memory, parameters, work = plot_layers(table)
+    memory, parameters, multiply_adds = plot_layers(table)
     assert [label.get_text() for label in memory.get_yticklabels()] == list(table.index[:-1])
-    for ax, column in ((memory, "memory_kb"), (parameters, "params_k"), (work, "flop_m")):
+    for ax, column in ((memory, "memory_kb"), (parameters, "params_k"), (multiply_adds, "flop_m")):
         assert [bar.get_width() for bar in ax.patches] == pytest.approx(list(table[column][:-1]))
     assert memory.yaxis.get_inverted()  # the first layer on top
-    assert "parameters: most in layer3.0.conv2" in layers_text(table)
+    assert "parameters: most in layer3.0.conv2" in plot_layers.text(table)
 
 
 def test_filters_and_feature_maps_are_tiles_stretched_each_to_its_own_range():
@@ -243,34 +228,35 @@ def test_filters_and_feature_maps_are_tiles_stretched_each_to_its_own_range():
     for column in (0, 15):
         tile = picture[1:6, 6 * column + 1 : 6 * column + 6]
         assert tile.min() == pytest.approx(0, abs=1e-4) and tile.max() == pytest.approx(1, abs=1e-4)
-    assert filters_text(torch.tensor([-1.0, 0.0, 2.0] * 50).view(2, 3, 5, 5)) == (
+    assert plot_filters.text(torch.tensor([-1.0, 0.0, 2.0] * 50).view(2, 3, 5, 5)) == (
         "2 filters of 3×5×5, values from -1 to 2"
     )
     maps = torch.rand(64, 24, 24)
     maps[0, :12] = -1
     assert plot_feature_maps(maps).images[0].get_array().shape == (2 * 26 + 2, 16 * 26 + 2)  # 32 of 64, 2 pixels apart
-    assert feature_maps_text(maps).splitlines()[0] == f"channel 0: from -1 to {maps[0].max():.2g}, 50% above 0"
+    assert plot_feature_maps.text(maps).splitlines()[0] == f"channel 0: from -1 to {maps[0].max():.2g}, 50% above 0"
 
 
 @pytest.fixture
 def trials():
-    rows = [(0.1, 16, 1, 0.1, False), (0.1, 16, 2, 0.2, True), (0.1, 32, 1, 0.3, False), (0.1, 32, 2, 0.4, False)]
-    rows += [(0.001, 16, 1, 0.5, False), (0.001, 16, 2, 0.6, False)]
-    return pd.DataFrame(rows, columns=["lr", "batch_size", "epoch", "val_accuracy", "diverged"])
+    rows = [(0.1, 16, 1, 0.1, False, "diverged"), (0.1, 16, 2, 0.2, True, "diverged")]
+    rows += [(0.1, 32, 1, 0.3, False, "completed"), (0.1, 32, 2, 0.4, False, "completed")]
+    rows += [(0.001, 16, 1, 0.5, False, "completed"), (0.001, 16, 2, 0.6, False, "completed")]
+    return pd.DataFrame(rows, columns=["lr", "batch_size", "epoch", "val_accuracy", "diverged", "state"])
 
 
-def test_a_panel_a_learning_rate_a_line_a_batch_size_and_a_cross_where_it_diverged(trials):
+def test_a_panel_per_learning_rate_a_line_per_batch_size_and_a_cross_for_the_epoch_that_diverged(trials):
     high, low = plot_trials(trials)
     assert [ax.get_title() for ax in (high, low)] == ["learning rate 0.1", "learning rate 0.001"]
     lines = [line for line in high.lines if line.get_marker() == "o"]
     assert [list(line.get_ydata()) for line in lines] == [pytest.approx([10, 20]), pytest.approx([30, 40])]
     crosses = [list(line.get_ydata()) for line in high.lines if line.get_marker() == "x"]
     assert crosses == [pytest.approx([20]), []]
-    assert words(high) == ["batch 16, diverged", "batch 32"] and words(low) == ["batch 16"]
+    assert texts(high) == ["batch 16, diverged", "batch 32"] and texts(low) == ["batch 16"]
 
 
 def test_the_trials_twin_has_the_same_facts(trials):
-    assert trials_text(trials).splitlines() == [
+    assert plot_trials.text(trials).splitlines() == [
         "lr 0.001, batch size 16: 50.0%, 60.0%",
         "lr 0.1, batch size 16: 10.0%, diverged",
         "lr 0.1, batch size 32: 30.0%, 40.0%",
@@ -279,67 +265,115 @@ def test_the_trials_twin_has_the_same_facts(trials):
 
 @pytest.fixture
 def seeds():
-    """One row a trial, as a search leaves them: three seeds a point."""
+    """One row per trial, with three seeds per point, as a search leaves them."""
     rows = [(0.1, 16, 0, 0.25, 0.2, True, "diverged"), (0.1, 16, 1, 0.5, 0.4, False, "completed")]
     rows += [(0.1, 16, 2, 0.75, 0.5, False, "completed")]
     rows += [(0.1, 32, seed, 0.1, 0.1, False, "failed") for seed in range(3)]
-    rows += [(0.001, 16, seed, 0.3, 0.12, False, "pruned") for seed in range(3)]
+    rows += [(0.001, 16, seed, 0.3, 0.12, False, "completed") for seed in range(3)]
     columns = ["lr", "batch_size", "seed", "train_accuracy", "val_accuracy", "diverged", "state"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def test_the_heat_map_has_the_mean_and_the_spread_of_seeds_and_says_what_did_not_complete(seeds):
+def test_the_heat_map_has_the_mean_and_the_spread_of_seeds_and_names_what_did_not_complete(seeds):
     spread = 100 * pd.Series([0.4, 0.5]).std()
     ax = plot_grid(seeds)
-    assert words(ax) == ["45.0%", f"± {spread:.1f}\n1 of 3 diverged", "failed", "12.0%", "± 0.0\npruned", ""]
+    assert texts(ax) == ["45.0%", f"± {spread:.1f}\n1 of 3 diverged", "failed", "12.0%", "± 0.0", ""]
     assert ax.images[0].get_array().filled(-1).tolist() == [pytest.approx([45, -1]), pytest.approx([12, -1])]
     large, small = ax.texts[:2]
     assert small.get_fontsize() < large.get_fontsize()
-    _, high, low = grid_text(seeds).splitlines()
+    _, high, low = plot_grid.text(seeds).splitlines()
     assert high.split("  ")[0] == "0.1" and f"45.0% ± {spread:.1f} (1 of 3 diverged)" in high and "failed" in high
-    assert "12.0% ± 0.0 (pruned)" in low
+    assert "12.0% ± 0.0" in low
 
 
-def test_of_one_seed_there_is_no_spread_and_a_pruned_trial_is_named(seeds):
-    assert words(plot_grid(seeds[seeds["seed"] == 2])) == ["50.0%", "failed", "12.0%", "pruned", ""]
+def test_one_seed_has_no_spread(seeds):
+    assert texts(plot_grid(seeds[seeds["seed"] == 2])) == ["50.0%", "failed", "12.0%", ""]
 
 
-def test_a_table_with_all_epochs_is_refused_where_the_last_ones_are_wanted(trials):
-    for function in (plot_grid, grid_text):
-        with pytest.raises(ValueError, match="several rows for one lr, batch_size: give the last epoch of each trial"):
+@pytest.fixture
+def unfinished():
+    """All epochs of an unfinished search: one point has ended, the others have not."""
+    rows = [(0.1, 16, 1, 0.2, "completed"), (0.1, 16, 2, 0.5, "completed"), (0.1, 32, 1, 0.3, "interrupted")]
+    rows += [(0.01, 16, 1, 0.6, "running"), (0.01, 16, 2, 0.7, "running"), (0.01, 32, 0, float("nan"), "waiting")]
+    table = pd.DataFrame(rows, columns=["lr", "batch_size", "epoch", "val_accuracy", "state"])
+    return table.assign(train_accuracy=table["val_accuracy"], diverged=False)
+
+
+def test_trials_that_have_not_ended_are_named_in_the_heat_map_and_have_no_number(unfinished):
+    last = unfinished.groupby(["lr", "batch_size"], sort=False).tail(1)
+    ax = plot_grid(last)
+    assert texts(ax) == ["50.0%", "interrupted", "running", "waiting"]
+    assert ax.images[0].get_array().filled(-1).tolist() == [pytest.approx([50, -1]), pytest.approx([-1, -1])]
+    assert [line.split()[1:] for line in plot_grid.text(last).splitlines()[1:]] == [
+        ["50.0%", "interrupted"],
+        ["running", "waiting"],
+    ]
+
+
+def test_a_point_has_no_number_until_all_its_seeds_have_ended(seeds):
+    waiting = seeds.assign(state=seeds["state"].mask((seeds["lr"] == 0.001) & (seeds["seed"] == 2), "waiting"))
+    assert texts(plot_grid(waiting))[3] == "1 of 3 waiting"
+    decays = waiting[waiting["lr"] == 0.001].assign(weight_decay=0.5)
+    assert plot_weight_decay.text(decays) == "weight decay 0.5: 1 of 3 waiting"
+
+
+def test_curves_of_trials_that_have_not_ended_show_their_epochs_and_waiting_ones_have_none(unfinished):
+    high, low = plot_trials(unfinished)
+    assert [list(line.get_ydata()) for line in low.lines if line.get_marker() == "o"] == [pytest.approx([60, 70]), []]
+    assert sorted(texts(high)) == ["batch 16", "batch 32, interrupted"] and texts(low) == ["batch 16, running"]
+    assert plot_trials.text(unfinished).splitlines() == [
+        "lr 0.01, batch size 16: 60.0%, 70.0%, running",
+        "lr 0.01, batch size 32: waiting",
+        "lr 0.1, batch size 16: 20.0%, 50.0%",
+        "lr 0.1, batch size 32: 30.0%, interrupted",
+    ]
+
+
+def test_trials_that_have_not_ended_have_no_bar(unfinished):
+    last = unfinished[unfinished["batch_size"] == 16].groupby("lr").tail(1)
+    ax = plot_weight_decay(last.rename(columns={"lr": "weight_decay"}))
+    assert texts(ax) == ["", "50.0", "", "50.0", "running"]
+    assert [bar.get_height() for bar in ax.containers[-1]] == pytest.approx([0, 50])
+
+
+def test_a_table_with_all_epochs_is_refused_if_only_the_last_ones_are_expected(trials):
+    for function in (plot_grid, plot_grid.text):
+        with pytest.raises(ValueError, match="several rows for one lr, batch_size: pass the last epoch of each trial"):
             function(trials)
 
 
-def test_weight_decay_has_the_spread_of_seeds_and_says_what_did_not_complete(seeds):
+def test_weight_decay_has_the_spread_of_seeds_and_names_what_did_not_complete(seeds):
     decays = seeds.assign(weight_decay=seeds["lr"].where(seeds["batch_size"] == 16, 7))
     ax = plot_weight_decay(decays)
     validation = ax.containers[-1]
     assert [bar.get_height() for bar in validation] == pytest.approx([12, 45, 0])
     assert validation.errorbar is not None
     (spread,) = {f"{100 * pd.Series([0.4, 0.5]).std():.1f}"}
-    assert words(ax) == ["30.0\n± 0.0", "62.5\n± 17.7", "", "12.0\n± 0.0", f"45.0\n± {spread}", "", "failed"]
-    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0.001\n(pruned)", "0.1\n(1 of 3 diverged)", "7"]
-    assert weight_decay_text(decays).splitlines() == [
-        "weight decay 0.001: training 30.0% ± 0.0, validation 12.0% ± 0.0 (pruned)",
+    assert texts(ax) == ["30.0\n± 0.0", "62.5\n± 17.7", "", "12.0\n± 0.0", f"45.0\n± {spread}", "", "failed"]
+    assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0.001", "0.1\n(1 of 3 diverged)", "7"]
+    assert plot_weight_decay.text(decays).splitlines() == [
+        "weight decay 0.001: training 30.0% ± 0.0, validation 12.0% ± 0.0",
         f"weight decay 0.1: training 62.5% ± 17.7, validation 45.0% ± {spread} (1 of 3 diverged)",
         "weight decay 7: failed",
     ]
 
 
-def test_a_line_is_the_mean_of_the_seeds_that_go_on_and_a_trial_without_an_epoch_has_none(trials):
-    second = trials.assign(val_accuracy=trials["val_accuracy"] + 0.1, diverged=False)
+def test_a_line_is_the_mean_of_the_seeds_that_continue_and_a_trial_without_an_epoch_has_none(trials):
+    second = trials.assign(val_accuracy=trials["val_accuracy"] + 0.1, diverged=False, state="completed")
     results = pd.concat([trials.assign(seed=0), second.assign(seed=1)])
-    failed = pd.DataFrame([{"lr": 0.001, "batch_size": 32, "epoch": 0, "diverged": False, "seed": 0}])
+    failed = pd.DataFrame(
+        [{"lr": 0.001, "batch_size": 32, "epoch": 0, "diverged": False, "state": "failed", "seed": 0}]
+    )
     high, low = plot_trials(pd.concat([results, failed], ignore_index=True))
     lines = [list(line.get_ydata()) for line in high.lines if line.get_marker() == "o"]
     assert lines == [pytest.approx([15, 30]), pytest.approx([35, 45])]  # of batch size 16, 20 % diverged in epoch 2
     assert [len(line.get_xdata()) for line in high.lines if line.get_marker() == "x"] == [1, 0]
     assert [len(line.get_xdata()) for line in low.lines if line.get_marker() == "o"] == [2, 0]
-    assert len(plot_trials(failed.assign(val_accuracy=float("nan")))) == 1  # nothing but a failed trial
-    text = trials_text(pd.concat([results, failed], ignore_index=True)).splitlines()
+    assert len(plot_trials(failed.assign(val_accuracy=float("nan")))) == 1  # only a failed trial
+    text = plot_trials.text(pd.concat([results, failed], ignore_index=True)).splitlines()
     assert text == [
         "lr 0.001, batch size 16: 55.0% ± 7.1, 65.0% ± 7.1",
-        "lr 0.001, batch size 32: no epoch",
+        "lr 0.001, batch size 32: failed",
         "lr 0.1, batch size 16: 15.0% ± 7.1, 30.0% (1 of 2 diverged)",
         "lr 0.1, batch size 32: 35.0% ± 7.1, 45.0% ± 7.1",
     ]
@@ -350,7 +384,7 @@ def test_class_balance_is_the_share_of_each_class_in_each_part():
     ax = plot_class_balance(parts, ["cat", "dog"])
     assert [[bar.get_height() for bar in bars] for bars in ax.containers] == [[75, 25], [50, 50]]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["cat", "dog"]
-    assert class_balance_text(parts, ["cat", "dog"]).splitlines()[1].split() == ["cat", "75.0%", "50.0%"]
+    assert plot_class_balance.text(parts, ["cat", "dog"]).splitlines()[1].split() == ["cat", "75.0%", "50.0%"]
 
 
 def test_folds_show_what_each_image_is_for():
@@ -359,7 +393,7 @@ def test_folds_show_what_each_image_is_for():
     use = ax.collections[0].get_array()
     assert use.shape == (2, 4) and use[0].tolist() == [0, 1, 1, 0]
     assert use.mask[1].tolist() == [False, False, False, True]  # neither in training nor in validation
-    assert folds_text(folds).splitlines()[0] == "fold 1: trains on 2 images, validates on 1, 2"
+    assert plot_folds.text(folds).splitlines()[0] == "fold 1: trains on 2 images, validates on 1, 2"
 
 
 def test_leaks_are_drawn_one_above_the_other(image_set):
@@ -368,6 +402,6 @@ def test_leaks_are_drawn_one_above_the_other(image_set):
     axes = plot_leaks(image_set, image_set, leaks)
     assert [ax.get_title() for ax in axes] == ["red", "green", "", "", "", "", "red", "blue", "", "", "", ""]
     assert (axes[0].get_ylabel(), axes[6].get_ylabel()) == ("training", "the other set")
-    assert leaks_text(image_set, image_set, leaks).splitlines()[1] == (
+    assert plot_leaks.text(image_set, image_set, leaks).splitlines()[1] == (
         "near, distance 0.20: training image 16, green, and image 29, blue"
     )

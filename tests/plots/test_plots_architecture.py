@@ -7,7 +7,8 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import PathPatch, Polygon
 
 from cnnlesson.models import AlexNet, TwoTowerAlexNet, cifar_resnet, resnet18, resnet34, resnet50
-from cnnlesson.plots import architecture_text, plot_architecture
+from cnnlesson.plots import plot_architecture
+from cnnlesson.plots.architecture import architecture_text
 
 
 @pytest.fixture(autouse=True)
@@ -65,7 +66,7 @@ def test_nothing_overlaps_and_nothing_is_cut_off(name):
     for (first, one), (second, other) in itertools.combinations(zip(words, extents, strict=True), 2):
         across = min(one.x1, other.x1) - max(one.x0, other.x0)
         down = min(one.y1, other.y1) - max(one.y0, other.y0)
-        assert across <= 0 or down <= 2, f"{first.get_text()} and {second.get_text()}"  # a font's lines touch
+        assert across <= 0 or down <= 2, f"{first.get_text()} and {second.get_text()}"  # lines of text touch
     boxes = [patch.get_window_extent() for patch in ax.patches if isinstance(patch, Polygon)]
     for box, (text, extent) in itertools.product(boxes, zip(words, extents, strict=True)):
         assert not (

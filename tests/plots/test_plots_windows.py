@@ -3,7 +3,8 @@ import torch
 from matplotlib import pyplot as plt
 from torch import nn
 
-from cnnlesson.plots import convolution_text, plot_convolution, plot_receptive_field, receptive_field_text
+from cnnlesson.plots import plot_convolution, plot_receptive_field
+from cnnlesson.plots.windows import convolution_text, receptive_field_text
 
 
 @pytest.fixture(autouse=True)
@@ -16,14 +17,14 @@ SETTINGS = [(7, 3, 2, 1), (224, 11, 4, 0), (227, 11, 4, 2), (10, 2, 3, 0), (5, 5
 
 
 @pytest.mark.parametrize("size, kernel, stride, padding", SETTINGS)
-def test_a_place_sees_the_pixels_that_torchs_convolution_depends_on(size, kernel, stride, padding):
+def test_a_window_sees_the_pixels_that_torchs_convolution_depends_on(size, kernel, stride, padding):
     image = torch.zeros(1, 1, size, size, requires_grad=True)
     output = nn.functional.conv2d(image, torch.ones(1, 1, kernel, kernel), stride=stride, padding=padding)
     out_size = output.shape[2]
-    place = out_size**2 - 1
-    output.flatten()[place].backward(retain_graph=True)
+    position = out_size**2 - 1
+    output.flatten()[position].backward(retain_graph=True)
     rows = image.grad[0, 0].any(dim=1).nonzero().flatten().tolist()
-    text = convolution_text(size, kernel, stride, padding, place)
+    text = convolution_text(size, kernel, stride, padding, position)
     assert text.startswith(f"output {out_size}×{out_size}: ")
     span = f"{rows[0]} to {rows[-1]}" if len(rows) > 1 else f"{rows[0]}"
     assert f"row {out_size - 1} and column {out_size - 1} of the output, sees rows {span} and" in text
@@ -31,23 +32,23 @@ def test_a_place_sees_the_pixels_that_torchs_convolution_depends_on(size, kernel
     image.grad = None
     output.sum().backward()
     unseen = int((image.grad == 0).sum())
-    assert (f"{unseen:,} of {size**2:,} pixels are never looked at" in text) == (unseen > 0)
-    assert ("every pixel is looked at" in text) == (unseen == 0)
+    assert (f"{unseen:,} of {size**2:,} pixels are not covered by any window" in text) == (unseen > 0)
+    assert ("every pixel is covered by a window" in text) == (unseen == 0)
 
 
-def test_the_last_row_and_column_of_224_pixels_are_never_looked_at_with_a_kernel_of_11_and_stride_4():
+def test_a_kernel_of_11_with_stride_4_does_not_cover_the_last_row_and_column_of_224_pixels():
     before, after = plot_convolution(224, 11, 4, 0)
-    assert before.get_xlabel() == "dark: never looked at, rows and columns 223"
+    assert before.get_xlabel() == "dark: not covered, rows and columns 223"
     assert before.get_title() == "input 224×224" and after.get_title() == "output 54×54"
     assert convolution_text(224, 11, 4, 0).splitlines() == [
         "output 54×54: (224 - 11) / 4 + 1 = 54, rounded down from 54.25",
-        "447 of 50,176 pixels are never looked at: rows and columns 223",
-        "place 0, row 0 and column 0 of the output, sees rows 0 to 10 and columns 0 to 10 of the input",
+        "447 of 50,176 pixels are not covered by any window: rows and columns 223",
+        "position 0, row 0 and column 0 of the output, sees rows 0 to 10 and columns 0 to 10 of the input",
     ]
 
 
-def test_the_window_stands_where_the_place_is_and_the_cell_too():
-    before, after = plot_convolution(7, 3, 2, 1, place=6)  # row 1, column 2 of 4×4
+def test_the_window_and_its_cell_are_at_the_position():
+    before, after = plot_convolution(7, 3, 2, 1, position=6)  # row 1, column 2 of 4×4
     window, cell = before.patches[-1], [patch for patch in after.patches if hasattr(patch, "get_xy")][-1]
     assert (window.get_xy(), window.get_width()) == ((3, 1), 3)
     assert (cell.get_xy(), cell.get_width()) == ((2, 1), 1)
@@ -55,27 +56,30 @@ def test_the_window_stands_where_the_place_is_and_the_cell_too():
 
 
 def test_a_grid_of_many_cells_has_no_lines():
-    assert len(plot_convolution(38, 3, 1, 1)[0].collections) == 2  # unseen pixels, lines
+    assert len(plot_convolution(38, 3, 1, 1)[0].collections) == 2  # uncovered pixels, lines
     assert len(plot_convolution(227, 11, 4, 2)[0].collections) == 1
 
 
-def test_what_a_window_of_padding_alone_sees_is_said():
+def test_a_window_that_covers_only_padding_sees_no_pixel():
     assert convolution_text(3, 2, 1, 2).splitlines()[2].endswith("sees no pixel of the input, and 4 cells of padding")
 
 
 @pytest.mark.parametrize(
     "values, message",
     [
-        ((3, 5, 1, 0), "a kernel of 5 pixels does not fit into 3: take a smaller kernel, .* padding of at least 1$"),
-        ((3, 7, 1, 1), "a kernel of 7 pixels does not fit into 3 with padding 1 on each side: .* at least 2$"),
+        (
+            (3, 5, 1, 0),
+            "a kernel of 5 pixels does not fit into 3 pixels: use a smaller kernel, .* padding of at least 1$",
+        ),
+        ((3, 7, 1, 1), "a kernel of 7 pixels does not fit into 3 pixels with padding 1 on each side: .* at least 2$"),
         ((0, 1, 1, 0), "size must be at least 1, got 0"),
         ((5, 0, 1, 0), "kernel must be at least 1, got 0"),
         ((5, 1, 0, 0), "stride must be at least 1, got 0"),
         ((5, 1, 1, -1), "padding must be at least 0, got -1"),
-        ((5, 3, 1, 0, 9), "the output has 9 places, 0 to 8: there is no place 9"),
+        ((5, 3, 1, 0, 9), "position must be from 0 to 8, the last of the output, got 9"),
     ],
 )
-def test_what_does_not_fit_is_said_in_one_line(values, message):
+def test_what_does_not_fit_is_reported_in_one_line(values, message):
     for function in (plot_convolution, convolution_text):
         with pytest.raises(ValueError, match=message):
             function(*values)
