@@ -1,6 +1,6 @@
-"""The report that a student hands in, and a run beside a reference run.
+"""The report that a student hands in, and the comparison of a run with a reference run.
 
-`write` makes one text in Markdown, with the figures beside it, and from that text one page in HTML that holds all.
+`write` writes the report in Markdown with its figures, and as one HTML page that contains the figures.
 """
 
 import base64
@@ -19,44 +19,22 @@ from matplotlib.figure import Figure
 from mistune.plugins.table import table as tables
 from mistune.plugins.table import table_in_quote as tables_in_quotes
 
-from cnnlesson.plots import blank, outcomes, plot_grid, plot_trials, plot_weight_decay, trial_curves
+from cnnlesson.plots import blank, plot_grid, plot_trials, plot_weight_decay
+from cnnlesson.plots.trials import outcomes, trial_curves
 from cnnlesson.reference import files as measured_files
-from cnnlesson.results import at_point, best_point, grid_names, last_epochs
+from cnnlesson.results import ENDED, at_point, best_point, grid_names, last_epochs, words
+from cnnlesson.results import unfinished as unfinished_points
 from cnnlesson.runtime.atomic import atomic_write, make_folder
 from cnnlesson.runtime.display import count
 
 AXES = ["lr", "batch_size"]  # of a heat map
-WORDS = {"lr": "learning rate"}  # of names that are no words when their underscores are spaces
-MOST_EPOCHS = 10  # columns that fit on a page
-CLOSE = 0.05  # a difference that `compare_text` counts as small: five percentage points
-STATES = ("completed", "diverged", "failed")  # that a report always counts
-STYLE = """\
-body {
-  max-width: 56rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.5 sans-serif;
-  color: #111; background: #fff;
-}
-h1, h2, h3 { line-height: 1.2; margin: 2rem 0 0.5rem; }
-h2 { border-bottom: 1px solid #999; padding-bottom: 0.2rem; }
-table { border-collapse: collapse; margin: 1rem 0; font-size: 0.9rem; font-variant-numeric: tabular-nums; }
-th, td { border: 1px solid #bbb; padding: 0.25rem 0.6rem; text-align: left; vertical-align: top; }
-th { background: #eee; }
-td:last-child { overflow-wrap: anywhere; } /* long values, such as the reason of a failure */
-img { display: block; max-width: 100%; max-height: 22rem; margin: 1rem 0; }
-blockquote { margin: 1rem 0; padding: 0 1rem; border-left: 4px solid #0072b2; }
-blockquote :is(h1, h2, h3) { font-size: 1.1rem; margin: 1rem 0 0.5rem; border: 0; }
-pre { overflow-x: auto; }
-@media print {
-  body { max-width: none; margin: 0; padding: 0; font-size: 10pt; }
-  h1, h2, h3, p:has(+ table) { break-after: avoid; }
-  table { font-size: 8pt; }
-  table, img { break-inside: avoid; }
-  img { max-height: 18rem; }
-}
-"""
+MAX_EPOCHS = 10  # columns that fit on a page
+CLOSE = 0.05  # five percentage points: a difference that `compare_text` counts as small
+STYLE = Path(__file__).with_name("report.css")
 
 
 class Chosen(NamedTuple):
-    """The one trial that was chosen on the validation images, and what it reached."""
+    """The trial that was chosen on the validation images, and its accuracy."""
 
     model: str
     point: dict  # such as {"lr": 0.1, "batch_size": 16, "weight_decay": 0.0005}
@@ -68,8 +46,8 @@ class Chosen(NamedTuple):
 class Picture(NamedTuple):
     """A figure of the report."""
 
-    name: str  # of its file, without the ending
-    description: str  # for who does not see it
+    name: str  # of its file, without the extension
+    alt: str
     figure: Figure
 
 
@@ -81,26 +59,28 @@ def write(
     conclusions: str,
     about: Mapping[str, object],
     chosen: Chosen | None,
+    unfinished: bool = False,
 ) -> Path:
     """Write report.md, report.html, the figures, results.csv and results.json; return the path of report.html.
 
-    results.csv has all epochs, and results.json is its record, so `cnnlesson.reference.load("results", folder)` reads
-    them, and `compare` can put another run beside them. The page in HTML holds its figures and loads nothing. All files
-    are written before the first takes its place: an earlier report stays where a new one cannot be written.
+    results.csv contains all epochs, and results.json is its record: `cnnlesson.reference.load("results", folder)` reads
+    them, and `compare` compares another run with them. The HTML page contains its figures and loads nothing. An
+    earlier report stays until the new one is complete.
 
     Args:
-        results: the table of each model's search by the model's name: a row a trial and epoch.
-        num_classes: says how often guessing is right.
+        results: the table of each model's search by the model's name.
+        num_classes: the number of classes, for the chance level.
         conclusions: the student's own, in Markdown.
         about: what the results depend on, as plain values: settings, seeds, versions, hardware.
-        chosen: the trial that was looked at with the test images; None where none was yet.
+        chosen: the trial that was evaluated on the test images, or None if there was none yet.
+        unfinished: also report tables in which some points have not ended.
 
     Raises:
-        ValueError: there is no trial in `results`, or they are not over learning rates and batch sizes.
-        OSError: the folder cannot be made or written.
+        ValueError: `results` has no trials, is not over learning rates and batch sizes, or is unfinished.
+        OSError: the folder cannot be created or written to.
     """
     if isinstance(results, pd.DataFrame):
-        raise TypeError('the results must be given by model: {"AlexNet": results}')
+        raise TypeError('pass the results by model, such as {"AlexNet": results}')
     results = {model: table for model, table in results.items() if len(table)}
     if not results:
         raise ValueError("there is no trial to report yet: run the search first")
@@ -108,12 +88,18 @@ def write(
         missing = [name for name in AXES if name not in table]
         if missing:
             raise ValueError(
-                f"the results of {model} have no column {missing[0]}: the report wants a grid over lr and batch_size"
+                f"the results of {model} have no column {missing[0]}: the report needs a grid over lr and batch_size"
             )
-    title = f"Hyper-parameters of {_and(list(results))}"
+        points = unfinished_points(table)
+        if points and not unfinished:
+            raise ValueError(
+                f"the results of {model} are unfinished: {_share(points, table)} have not ended ({words(points[0])}"
+                f"{'; ...' if len(points) > 1 else ''}): run the search to its end, or pass unfinished=True"
+            )
+    title = f"Hyper-parameters of {' and '.join(results)}"
     blocks = [
         f"# {_plain(title)}",
-        _introduction(results, num_classes),
+        *_introduction(results, num_classes),
         *(block for number, model in enumerate(results, 1) for block in _model(number, model, results[model])),
         *_side_by_side(results),
         *_choice(chosen),
@@ -124,51 +110,47 @@ def write(
     pictures = {f"{block.name}.png": block for block in blocks if isinstance(block, Picture)}
     images = {name: _png(picture.figure) for name, picture in pictures.items()}
     text = "\n\n".join(_markdown(block) for block in blocks) + "\n"
-    rows = [{"model": model} | row for model, table in results.items() for row in table.to_dict("records")]
-    files = (
-        images
-        | measured_files("results", pd.DataFrame(rows), dict(about))
-        | {
-            "report.md": text.encode(),
-            "report.html": _page(title, text, images).encode(),
-        }
-    )
+    table = pd.DataFrame([{"model": model} | row for model in results for row in results[model].to_dict("records")])
+    files = images | measured_files("results", table, dict(about))
+    files |= {"report.md": text.encode(), "report.html": _page(title, text, images).encode()}
     folder = make_folder(folder)
     try:
-        with ExitStack() as unfinished:
+        with ExitStack() as incomplete:  # each file takes its place when all are written
             for name, content in files.items():
-                unfinished.enter_context(atomic_write(folder / name)).write_bytes(content)
+                incomplete.enter_context(atomic_write(folder / name)).write_bytes(content)
     except OSError as error:
         raise OSError(
-            f"the report cannot be written into {folder} ({error.strerror}): make room, or name another folder"
+            f"the report cannot be written into {folder} ({error.strerror}): make room, or choose another folder"
         ) from error
     return folder / "report.html"
 
 
 def compare(results: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
-    """Validation accuracy after the last epoch of a run and of a reference run: a row a point of either.
+    """Validation accuracy after the last epoch of a run and of a reference run: a row per point of either.
 
-    The columns are validation, reference and difference, in shares between 0 and 1; of several seeds it is the mean. A
-    point that one of the runs lacks, or at which no trial of it completed, has no number there.
+    The columns are validation, reference and difference, as shares between 0 and 1; several seeds are averaged. A
+    point has no number if it is missing from a run, or if none of its trials completed.
 
     Args:
         results: the table of a search.
-        reference: the same of one model, such as part of `cnnlesson.reference.load(NAME).table`.
+        reference: the table of another search. A column "model" is allowed if it is the same in all rows.
 
     Raises:
         ValueError: the reference is over other hyper-parameters, or has several models.
     """
-    models = list(reference["model"].unique()) if "model" in reference else []
-    if len(models) > 1:
-        raise ValueError(
-            f"the reference has several models ({', '.join(models)}): choose one, "
-            f"such as reference[reference.model == {models[0]!r}]"
-        )
+    if "model" in reference and "model" not in results:
+        models = list(reference["model"].unique())
+        if len(models) > 1:
+            raise ValueError(
+                f"the reference has several models ({', '.join(models)}): choose one, "
+                f"such as reference[reference.model == {models[0]!r}]"
+            )
+        reference = reference.drop(columns="model")
     names, reference_names = _point_names(results), _point_names(reference)
     if set(names) != set(reference_names):
         raise ValueError(
             f"the results are over {', '.join(names)}, the reference is over {', '.join(reference_names)}: "
-            "give runs over the same hyper-parameters"
+            "pass runs over the same hyper-parameters"
         )
     both = {"validation": _val_accuracy(results, names), "reference": _val_accuracy(reference, names)}
     table = pd.concat(both, axis=1, sort=False)
@@ -176,57 +158,68 @@ def compare(results: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
 
 
 def compare_text(results: pd.DataFrame, reference: pd.DataFrame) -> str:
-    """`compare` in percent, and a line on how close the two are."""
+    """`compare` in percent, followed by how close the two runs are."""
     table = compare(results, reference).sort_index()
     names = table.index.names
     table = table.reset_index()
-    words = table[names].map("{:g}".format)
+    text = table[names].map("{:g}".format)
     for column, form in (("validation", "{:.1f}%"), ("reference", "{:.1f}%"), ("difference", "{:+.1f}")):
-        words[column] = (100 * table[column]).map(form.format, na_action="ignore").fillna("-")
-    lines = words.rename(columns=_in_words).to_string(index=False)
+        text[column] = (100 * table[column]).map(form.format, na_action="ignore").fillna("-")
+    lines = text.rename(columns=_label).to_string(index=False)
     both = table.dropna()
     if both.empty:
-        return f"{lines}\nno point has a number in both"
+        return f"{lines}\nno point has a number in both runs"
     sizes = both["difference"].abs()
-    num_close = (sizes <= CLOSE + 1e-9).sum()  # 0.55 - 0.5 is a little more than 0.05
+    num_close = (sizes <= CLOSE + 1e-9).sum()  # 0.55 - 0.5 is slightly more than 0.05
     furthest = both.loc[sizes.idxmax()]
     return (
-        f"{lines}\n{num_close} of {count(len(both), 'point')} with a number in both are within {100 * CLOSE:g} "
+        f"{lines}\n{num_close} of {count(len(both), 'point')} with a number in both runs are within {100 * CLOSE:g} "
         "percentage points\n"
         f"the largest difference is {100 * furthest['difference']:+.1f}, at {_point(furthest[names])}"
     )
 
 
 def _val_accuracy(results: pd.DataFrame, names: list[str]) -> pd.Series:
-    """After the last epoch, by point, in the order of the table: the mean of the seeds that completed."""
+    """After the last epoch, by point, in the order of the table: the mean of the trials that completed."""
     last = last_epochs(results)
     return last["val_accuracy"].where(last["state"] == "completed").groupby([last[n] for n in names], sort=False).mean()
 
 
-# The parts of the report: each is a list of paragraphs in Markdown and of pictures.
+# The parts of the report: each yields paragraphs in Markdown and pictures.
 
 
-def _introduction(results: Mapping[str, pd.DataFrame], num_classes: int) -> str:
+def _introduction(results: Mapping[str, pd.DataFrame], num_classes: int) -> Iterator[str]:
     searches = []
     for model, table in results.items():
-        epochs = table["epochs"].max()  # not a number where all trials failed at once
+        epochs = table["epochs"].max()  # NaN if no trial has an epoch
         length = "" if pd.isna(epochs) else f" of {count(int(epochs), 'epoch')}"
         searches.append(f"{_plain(model)}: {count(len(last_epochs(table)), 'trial')}{length}")
-    return (
-        f"{'; '.join(searches)}. Accuracy is the share of images whose class is named rightly; guessing among "
-        f"{num_classes:,} classes gives {1 / num_classes:.1%}. Hyper-parameters are chosen on validation images, which "
-        "no network was trained on. A trial diverged where its loss was not a finite number any more; it ended there."
+    yield (
+        f"{'; '.join(searches)}. Accuracy is the share of images that are classified correctly; chance level is "
+        f"{1 / num_classes:.1%} for {num_classes:,} classes. Hyper-parameters are chosen on validation images, which "
+        "no network was trained on. A trial diverged if its loss was no longer finite; it ended there."
     )
+    for model, table in results.items():
+        points = unfinished_points(table)
+        if points:
+            yield (
+                f"**This report is unfinished.** Of {_plain(model)}, {_share(points, table)} have not ended: "
+                f"{'; '.join(map(words, points))}."
+            )
+
+
+def _share(points: Sequence[dict], results: pd.DataFrame) -> str:
+    return f"{len(points)} of {count(len(last_epochs(results)), 'point')}"
 
 
 def _model(number: int, model: str, results: pd.DataFrame) -> Iterator[str | Picture]:
-    """The section of one model: its grids, the effect of weight decay, and what failed."""
+    """The section of one model: its grids, the effect of weight decay, and the trials that failed."""
     prefix = f"{number}-{_slug(model)}"
     yield f"## {_plain(model)}"
     others = [name for name in _point_names(results) if name not in AXES]
-    is_alone = len(results[_point_names(results)].drop_duplicates()) == 1
+    is_only_one = len(results[_point_names(results)].drop_duplicates()) == 1
     for values, grid in results.groupby(others) if others else [((), results)]:
-        if is_alone or len(grid[AXES].drop_duplicates()) > 1:
+        if is_only_one or len(grid[AXES].drop_duplicates()) > 1:
             yield from _grid(prefix, model, dict(zip(others, values, strict=True)), grid)
     if "weight_decay" in others:
         yield from _weight_decay(prefix, model, results)
@@ -239,29 +232,27 @@ def _grid(prefix: str, model: str, point: dict, results: pd.DataFrame) -> Iterat
     seeds = results["seed"].nunique() if "seed" in results else 1
     mean = f", the mean of {seeds} seeds ± their standard deviation in percentage points" if seeds > 1 else ""
     last = last_epochs(results)
-    found = outcomes(last, AXES, "val_accuracy")["words"].unstack().sort_index(ascending=False).fillna("")
-    yield f"### {_capital(where)}"
+    ends = outcomes(last, AXES, "val_accuracy")["text"].unstack().sort_index(ascending=False).fillna("")
+    yield f"### {where[0].upper() + where[1:]}"
     yield f"Validation accuracy after the last epoch{mean}:"
     yield _table(
-        ["learning rate", *(f"batch size {batch_size:g}" for batch_size in found.columns)],
-        [[f"{lr:g}", *words] for lr, words in zip(found.index, found.to_numpy(), strict=True)],
+        ["learning rate", *(f"batch size {batch_size:g}" for batch_size in ends.columns)],
+        [[f"{lr:g}", *row] for lr, row in zip(ends.index, ends.to_numpy(), strict=True)],
     )
-    if "pruned" in set(last["state"]):
-        yield "A pruned trial was ended early; its accuracy is that of the epoch it reached."
     title = f"{model}, {where}"
     file = _slug(f"{prefix}-{where}")
     if len(last[AXES].drop_duplicates()) > 1:
         ax = plot_grid(last, blank())
         ax.set_title(title, fontsize=11, parse_math=False)
         yield Picture(f"{file}-heat-map", f"Heat map of the table above: {title}", ax.figure)
-    curves = trial_curves(results)["words"].unstack("epoch").fillna("")
+    curves = trial_curves(results)["text"].unstack("epoch").fillna("")
     if curves.empty:
         return
     epochs = curves.columns
     some = ""
-    if len(epochs) > MOST_EPOCHS:
-        epochs = [epochs[round(k * (len(epochs) - 1) / (MOST_EPOCHS - 1))] for k in range(MOST_EPOCHS)]
-        some = f" (here {MOST_EPOCHS} of them, in results.csv all)"
+    if len(epochs) > MAX_EPOCHS:
+        epochs = [epochs[round(k * (len(epochs) - 1) / (MAX_EPOCHS - 1))] for k in range(MAX_EPOCHS)]
+        some = f" ({MAX_EPOCHS} of them here, all in results.csv)"
     yield f"Validation accuracy after each epoch{some}{mean}:"
     yield _table(
         ["learning rate", "batch size", *(f"epoch {epoch}" for epoch in epochs)],
@@ -278,12 +269,12 @@ def _grid(prefix: str, model: str, point: dict, results: pd.DataFrame) -> Iterat
 
 
 def _weight_decay(prefix: str, model: str, results: pd.DataFrame) -> Iterator[str | Picture]:
-    """Training and validation accuracy by weight decay, at the best of the points where several were tried."""
+    """Training and validation accuracy by weight decay, at the best of the points that were tried with several."""
     names = [name for name in _point_names(results) if name != "weight_decay"]
     with_several = results[results.groupby(names)["weight_decay"].transform("nunique") > 1]
     if with_several.empty:
         return
-    best = best_point(with_several) or with_several.iloc[0]
+    best = best_point(with_several, allow_unfinished=True) or with_several.iloc[0]
     point = {name: best[name] for name in names}
     last = last_epochs(at_point(with_several, point))
     train = outcomes(last, ["weight_decay"], "train_accuracy")
@@ -292,16 +283,10 @@ def _weight_decay(prefix: str, model: str, results: pd.DataFrame) -> Iterator[st
     yield "### The effect of weight decay"
     yield (
         f"At {_point(point)}. The gap is training minus validation accuracy, in percentage points. Training accuracy "
-        "is taken while the weights change, with dropout and augmentation where there are any; so it can be the lower "
-        "one."
+        "is measured while the weights change, with dropout and augmentation if they are used; it can be the lower one."
     )
-    yield _table(
-        ["weight decay", "training", "validation", "gap"],
-        [
-            [f"{decay:g}", *words]
-            for decay, *words in zip(validation.index, train["words"], validation["words"], gap, strict=True)
-        ],
-    )
+    rows = zip(map("{:g}".format, validation.index), train["text"], validation["text"], gap, strict=True)
+    yield _table(["weight decay", "training", "validation", "gap"], list(rows))
     title = f"{model}, {_point(point)}"
     ax = plot_weight_decay(last, blank())
     ax.set_title(title, fontsize=11, parse_math=False)
@@ -316,55 +301,63 @@ def _failed(results: pd.DataFrame) -> Iterator[str]:
     names = grid_names(results)
     yield "### Trials that failed"
     yield _table(
-        [*map(_in_words, names), "reason"],
+        [*map(_label, names), "reason"],
         [[*(f"{row[name]:g}" for name in names), _plain(row["reason"])] for row in failed.to_dict("records")],
     )
 
 
 def _side_by_side(results: Mapping[str, pd.DataFrame]) -> Iterator[str]:
-    """A line a model: its best point, how far it came there, and what the search took."""
+    """A line per model: its best point, the accuracies there, and how its trials ended."""
     states = {model: last_epochs(table)["state"].value_counts() for model, table in results.items()}
-    others = sorted({state for counts in states.values() for state in counts.index} - set(STATES))
+    columns = [*ENDED, *sorted({state for counts in states.values() for state in counts.index} - set(ENDED))]
     rows = []
     for model, table in results.items():
-        best = best_point(table)
-        words = ["no trial completed", "", ""]
-        if best is not None:
-            at_best = last_epochs(at_point(table, best))
-            words = [
-                _point(best),
-                *(
-                    outcomes(at_best, list(best), figure)["words"].iloc[0]
-                    for figure in ("val_accuracy", "train_accuracy")
-                ),
-            ]
-        counts = [str(states[model].get(state, 0)) for state in (*STATES, *others)]
-        rows.append([_plain(model), *words, *counts, f"{table['seconds'].sum() / 60:.1f}"])
+        cells = ["not chosen yet", "", ""]
+        if not unfinished_points(table):
+            cells = _best(table)
+        counts = [str(states[model].get(state, 0)) for state in columns]
+        rows.append([_plain(model), *cells, *counts, f"{table['seconds'].sum() / 60:.1f}"])
     yield "## The models side by side" if len(results) > 1 else "## The search as a whole"
     yield "The best point has the highest validation accuracy after the last epoch, among the trials that completed."
-    yield _table(["model", "best point", "validation", "training", *STATES, *others, "minutes"], rows)
+    yield _table(["model", "best point", "validation", "training", *columns, "minutes"], rows)
+
+
+def _best(results: pd.DataFrame) -> list[str]:
+    """The best point of a finished search, with its validation and training accuracy."""
+    best = best_point(results)
+    if best is None:
+        return ["no trial completed", "", ""]
+    last = last_epochs(at_point(results, best))
+    accuracies = [outcomes(last, AXES, metric)["text"].iloc[0] for metric in ("val_accuracy", "train_accuracy")]
+    return [_point(best), *accuracies]
 
 
 def _choice(chosen: Chosen | None) -> Iterator[str]:
     yield "## The choice"
     if chosen is None:
-        yield "No trial has been chosen yet, and the test images have not been looked at."
+        yield "No trial has been chosen yet, and no network has been evaluated on the test images."
         return
-    share = chosen.test_accuracy
-    margin = 1.96 * math.sqrt(share * (1 - share) / chosen.num_test_images)
+    low, high = _confidence_interval(chosen.test_accuracy, chosen.num_test_images)
     yield (
         f"Chosen on the validation images: **{_plain(chosen.model)}** with {_point(chosen.point)}. Its validation "
         f"accuracy is {chosen.val_accuracy:.1%}."
     )
     yield (
-        f"Its **test accuracy is {share:.1%}**, on {count(chosen.num_test_images, 'image')} that nothing was chosen "
-        f"on. With so many images, 95 of 100 such figures are less than {100 * margin:.1f} percentage points from what "
-        "all images of the kind would give."
+        f"Its **test accuracy is {chosen.test_accuracy:.1%}**, on {count(chosen.num_test_images, 'image')} that no "
+        f"choice depends on (95% confidence interval: {low:.1%} to {high:.1%})."
     )
 
 
+def _confidence_interval(share: float, number: int) -> tuple[float, float]:
+    """The 95% interval of a share of `number` images, after Wilson (1927): it also holds near 0 and 1."""
+    z = 1.96
+    centre = share + z**2 / (2 * number)
+    margin = z * math.sqrt(share * (1 - share) / number + (z / (2 * number)) ** 2)
+    return (centre - margin) / (1 + z**2 / number), (centre + margin) / (1 + z**2 / number)
+
+
 def _conclusions(conclusions: str) -> Iterator[str]:
-    """What the student says, as a quotation: nothing in it, such as an open block of code, reaches beyond it."""
+    """The student's conclusions as a quotation, so that nothing in them, such as an open code block, extends beyond."""
     yield "## Conclusions"
     if not conclusions.strip():
         yield "The student has not written any yet."
@@ -375,49 +368,41 @@ def _conclusions(conclusions: str) -> Iterator[str]:
 
 
 def _circumstances(about: Mapping[str, object]) -> Iterator[str]:
-    yield "## Circumstances"
+    yield "## Experimental setup"
     if about:
-        yield _table(["what", "value"], [[_plain(name), _plain(_listed(value))] for name, value in about.items()])
+        rows = []
+        for name, value in about.items():
+            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
+            rows.append([_plain(name), _plain(text)])
+        yield _table(["what", "value"], rows)
 
 
-# Words
+# Text
 
 
 def _point_names(results: pd.DataFrame) -> list[str]:
-    """Of the hyper-parameters that make a point: the seed does not."""
+    """The hyper-parameters that make a point; the seed is not one of them."""
     return [name for name in grid_names(results) if name != "seed"]
 
 
-def _in_words(name: str) -> str:
-    return WORDS.get(name, name.replace("_", " "))
+def _label(name: str) -> str:
+    return "learning rate" if name == "lr" else name.replace("_", " ")
 
 
 def _point(point: Mapping[str, float]) -> str:
-    return ", ".join(f"{_in_words(name)} {value:g}" for name, value in point.items())
+    return ", ".join(f"{_label(name)} {value:g}" for name, value in point.items())
 
 
-def _and(words: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
-
-
-def _capital(words: str) -> str:
-    return words[:1].upper() + words[1:]
-
-
-def _listed(value: object) -> str:
-    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
-
-
-def _slug(words: str) -> str:
+def _slug(text: str) -> str:
     """For the name of a file."""
-    return re.sub(r"[^a-z0-9.]+", "-", words.lower()).strip("-")
+    return re.sub(r"[^a-z0-9.]+", "-", text.lower()).strip("-")
 
 
 # Markdown and HTML
 
 
 def _plain(value: object) -> str:
-    """Markdown that shows `value` as it is, in one line."""
+    """Markdown that shows `value` unchanged, in one line."""
     return re.sub(r"([\\`*_{}\[\]<>#|~$&])", r"\\\1", " ".join(str(value).split()))
 
 
@@ -427,7 +412,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _markdown(block: str | Picture) -> str:
-    return f"![{_plain(block.description)}]({block.name}.png)" if isinstance(block, Picture) else block
+    return f"![{_plain(block.alt)}]({block.name}.png)" if isinstance(block, Picture) else block
 
 
 def _png(figure: Figure) -> bytes:
@@ -437,7 +422,7 @@ def _png(figure: Figure) -> bytes:
 
 
 class _SelfContained(mistune.HTMLRenderer):
-    """Shows the report's own pictures, from within the page. Of others there is a link, and HTML is shown as text."""
+    """Embeds the report's own pictures. Other pictures become links, and HTML is shown as text."""
 
     def __init__(self, images: Mapping[str, bytes]):
         super().__init__(escape=True)
@@ -450,7 +435,7 @@ class _SelfContained(mistune.HTMLRenderer):
 
 
 def _page(title: str, text: str, images: Mapping[str, bytes]) -> str:
-    """The page in HTML of a text in Markdown."""
+    """The HTML page of a text in Markdown."""
     convert = mistune.create_markdown(renderer=_SelfContained(images), plugins=[tables, tables_in_quotes])
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -459,7 +444,7 @@ def _page(title: str, text: str, images: Mapping[str, bytes]) -> str:
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{mistune.escape(title)}</title>
 <style>
-{STYLE}</style>
+{STYLE.read_text(encoding="utf-8")}</style>
 </head>
 <body>
 {convert(text)}</body>

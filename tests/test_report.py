@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 
 from cnnlesson import reference, report
 from cnnlesson.report import Chosen, compare, compare_text
+from cnnlesson.results import ENDED
 
 COLUMNS = [
     *("lr", "batch_size", "weight_decay", "epoch", "epochs", "train_loss", "train_accuracy", "val_loss"),
@@ -17,7 +19,7 @@ COLUMNS = [
 
 
 def trial(lr, batch_size, weight_decay, accuracies, state="completed", reason="", **names):
-    """The rows of a trial with these validation accuracies; training accuracy is 0.1 more, an epoch takes a minute."""
+    """The rows of a trial with these validation accuracies; training accuracy is 0.1 higher, an epoch is a minute."""
     point = {"lr": lr, "batch_size": batch_size, "weight_decay": weight_decay, **names}
     ending = {"state": state, "reason": reason}
     if not accuracies:
@@ -44,7 +46,7 @@ def alexnet():
         trial(0.1, 32, 0.0005, [], "failed", "out of memory | <b>4 GB</b>\nuse *smaller* batches"),
         trial(0.001, 16, 0.0005, [0.2, 0.3, 0.41]),
         trial(0.001, 32, 0.0005, [0.1, 0.2, 0.35]),
-        trial(0.0001, 16, 0.0005, [0.05, 0.08], "pruned"),
+        trial(0.0001, 16, 0.0005, [0.05, 0.08, 0.08]),
         trial(0.0001, 32, 0.0005, [0.05, 0.08, 0.125]),
         trial(0.001, 16, 0.0, [0.2, 0.3, 0.38]),
         trial(0.001, 16, 0.05, [0.02, 0.01], "diverged"),
@@ -53,7 +55,7 @@ def alexnet():
 
 @pytest.fixture(scope="module")
 def resnet():
-    """Three seeds a point; at one point the second seed diverged."""
+    """Three seeds per point; at one point the second seed diverged."""
     return table(
         trial(0.1, 16, 0.0005, [0.3, 0.5, 0.52], seed=0),
         trial(0.1, 16, 0.0005, [0.01], "diverged", seed=1),
@@ -77,9 +79,9 @@ code that is never closed
 ABOUT = {"path": "C:\\a|b\\", "[x](y)": "<script>alert(2)</script> $x$ `a` **b** ~~c~~ &amp; _d_", "seeds": [0, 1, 2]}
 
 
-def write(results, folder, chosen=None, conclusions="", about=None):
+def write(results, folder, chosen=None, conclusions="", about=None, **options):
     return report.write(
-        results, folder, num_classes=200, conclusions=conclusions, about=about or {"seed": 0}, chosen=chosen
+        results, folder, num_classes=200, conclusions=conclusions, about=about or {"seed": 0}, chosen=chosen, **options
     )
 
 
@@ -149,7 +151,7 @@ def test_the_page_is_in_order(page):
         "Hyper-parameters of AlexNet and resnet18",
         *("AlexNet", *model),
         *("resnet18", model[0]),
-        *("The models side by side", "The choice", "Conclusions", "Learned", "Circumstances"),
+        *("The models side by side", "The choice", "Conclusions", "Learned", "Experimental setup"),
     ]
 
 
@@ -171,12 +173,12 @@ def test_the_markdown_names_the_same_figures(folder):
     )
 
 
-def test_the_tables_of_the_grids_say_what_each_trial_came_to(page, resnet):
+def test_the_tables_of_the_grids_have_the_result_of_each_trial(page, resnet):
     alexnet_rows, resnet_rows = page.find("learning rate", "batch size 16")
     assert alexnet_rows == [
         ["0.1", "diverged", "failed"],
         ["0.001", "41.0%", "35.0%"],
-        ["0.0001", "8.0% (pruned)", "12.5%"],
+        ["0.0001", "8.0%", "12.5%"],
     ]
     three = 100 * np.array([0.61, 0.64, 0.58])
     assert resnet_rows[0] == ["0.1", "54.0% ± 2.8 (1 of 3 diverged)"]
@@ -186,7 +188,7 @@ def test_the_tables_of_the_grids_say_what_each_trial_came_to(page, resnet):
 def test_the_numbers_of_the_curves_are_in_a_table(page):
     rows = page.find("learning rate", "batch size", "epoch 1", "epoch 2", "epoch 3")[0]
     assert rows[:2] == [["0.1", "16", "5.0%", "diverged", ""], ["0.001", "16", "20.0%", "30.0%", "41.0%"]]
-    assert len(rows) == 5  # the trial that failed at once has no epoch
+    assert len(rows) == 5  # the trial that failed has no epoch
 
 
 def test_of_many_epochs_the_table_shows_ten_from_the_first_to_the_last(tmp_path):
@@ -213,36 +215,45 @@ def test_of_several_points_the_effect_is_shown_at_the_best(tmp_path):
     assert [row[2] for row in rows] == ["30.0%", "50.0%"]
 
 
-def test_failed_trials_have_their_reason_as_it_is_in_one_line(page):
+def test_failed_trials_have_their_reason_unchanged_in_one_line(page):
     (rows,) = page.find("learning rate", "batch size", "weight decay", "reason")
     assert rows == [["0.1", "32", "0.0005", "out of memory | <b>4 GB</b> use *smaller* batches"]]
 
 
-def test_the_models_stand_side_by_side(page, alexnet, resnet):
-    (rows,) = page.find("model", "best point", "validation", "training", "completed", "diverged", "failed", "pruned")
+def test_the_models_are_side_by_side(page, alexnet, resnet):
+    (rows,) = page.find("model", "best point", "validation", "training", "completed", "diverged", "failed", "minutes")
     point = "learning rate 0.001, batch size 16, weight decay 0.0005"
     assert rows == [
-        ["AlexNet", point, "41.0%", "51.0%", "4", "2", "1", "1", f"{alexnet['seconds'].sum() / 60:.1f}"],
-        ["resnet18", point, "61.0% ± 3.0", "71.0% ± 3.0", "5", "1", "0", "0", f"{resnet['seconds'].sum() / 60:.1f}"],
+        ["AlexNet", point, "41.0%", "51.0%", "5", "2", "1", f"{alexnet['seconds'].sum() / 60:.1f}"],
+        ["resnet18", point, "61.0% ± 3.0", "71.0% ± 3.0", "5", "1", "0", f"{resnet['seconds'].sum() / 60:.1f}"],
     ]
 
 
-def test_the_choice_has_its_test_accuracy_and_how_sure_it_is(folder):
+def test_the_choice_has_its_test_accuracy_and_a_confidence_interval(folder):
     text = (folder / "report.md").read_text(encoding="utf-8")
     assert "**resnet18** with learning rate 0.001, batch size 16, weight decay 0.0005" in text
     assert "**test accuracy is 50.0%**, on 10,000 images" in text
-    assert "less than 1.0 percentage points" in text  # 1.96 · sqrt(0.5 · 0.5 / 10,000) = 0.0098
+    assert "(95% confidence interval: 49.0% to 51.0%)" in text  # 1.96 · sqrt(0.5 · 0.5 / 10,000) = 0.0098
 
 
-def test_what_the_student_says_stays_the_students_and_is_never_run(page, folder):
+@pytest.mark.parametrize(("num_right", "number"), [(0, 100), (20, 20), (2, 100)])
+def test_the_confidence_interval_is_that_of_scipy_also_near_0_and_1(num_right, number, alexnet, tmp_path):
+    chosen = CHOSEN._replace(test_accuracy=num_right / number, num_test_images=number)
+    write({"AlexNet": alexnet}, tmp_path, chosen)
+    low, high = binomtest(num_right, number).proportion_ci(method="wilson")
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert f"(95% confidence interval: {low:.1%} to {high:.1%})" in text
+
+
+def test_conclusions_are_quoted_and_never_run(page, folder):
     assert "Small steps are best, for a < b <script>alert(1)</script> \\<b>, see that." in page.quoted
-    assert "code that is never closed" in page.quoted and "Circumstances" not in page.quoted
+    assert "code that is never closed" in page.quoted and "Experimental setup" not in page.quoted
     assert page.find("a", "b") == [[["1", "2"]]]
     text = (folder / "report.md").read_text(encoding="utf-8")
     assert "> Small steps are **best**, for a < b \\<script>alert(1)\\</script> \\\\\\<b>" in text
 
 
-def test_any_value_can_stand_in_the_table_of_circumstances(page):
+def test_the_table_of_the_setup_shows_any_value_unchanged(page):
     (rows,) = page.find("what", "value")
     assert rows == [["path", "C:\\a|b\\"], ["[x](y)", ABOUT["[x](y)"]], ["seeds", "0, 1, 2"]]
 
@@ -264,17 +275,51 @@ def test_the_csv_has_every_row_with_its_model_first(folder, alexnet, resnet):
         ([trial(0.1, 16, 0, [0.01], "diverged"), trial(0.1, 32, 0, [float("nan")], "diverged")], "no trial completed"),
         ([trial(0.1, 16, 0, [], "failed", "no memory"), trial(0.01, 16, 0, [], "failed", "no memory")], "no memory"),
         ([trial(0.1, 16, 0, [0.1, 0.2, 0.25])], "| 0.1 | 25.0% |"),
-        ([trial(0.1, 16, 0, [0.1, 0.2], "running"), trial(0.1, 32, 0, [0.1], "interrupted")], "20.0% (running)"),
         ([trial(0.1, 16, decay, [0.1, 0.2, 0.25]) for decay in (0, 0.1)], "| 0.1 | 35.0% | 25.0% | +10.0 |"),
     ],
-    ids=["all diverged", "all failed", "one point", "not finished", "decays alone"],
+    ids=["all diverged", "all failed", "one point", "only decays"],
 )
-def test_a_search_that_came_to_little_can_be_reported(trials, expected, tmp_path):
+def test_a_search_with_few_results_can_be_reported(trials, expected, tmp_path):
     path = write({"My $net_1$ | <b>": table(*trials)}, tmp_path)
     assert expected in (tmp_path / "report.md").read_text(encoding="utf-8")
     headings = Page(path).headings
     assert headings[0] == "Hyper-parameters of My $net_1$ | <b>"
     assert "The search as a whole" in headings
+
+
+@pytest.fixture(scope="module")
+def unfinished():
+    """One of four points has ended."""
+    return table(
+        trial(0.1, 16, 0.0005, [0.1, 0.2, 0.25]),
+        trial(0.1, 32, 0.0005, [0.3], "interrupted"),
+        trial(0.001, 16, 0.0005, [0.4, 0.5], "running"),
+        trial(0.001, 32, 0.0005, [], "waiting"),
+    )
+
+
+def test_an_unfinished_table_is_refused(unfinished, alexnet, tmp_path):
+    message = (
+        r"^the results of resnet18 are unfinished: 3 of 4 points have not ended \(lr 0.1, batch size 32, weight decay "
+        r"0.0005; ...\): run the search to its end, or pass unfinished=True$"
+    )
+    with pytest.raises(ValueError, match=message):
+        write({"AlexNet": alexnet, "resnet18": unfinished}, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unfinished_report_names_its_missing_points_and_chooses_none(unfinished, tmp_path):
+    page = Page(write({"resnet18": unfinished}, tmp_path, unfinished=True))
+    text = (tmp_path / "report.md").read_text(encoding="utf-8")
+    assert (
+        "**This report is unfinished.** Of resnet18, 3 of 4 points have not ended: lr 0.1, batch size 32, weight decay "
+        "0.0005; lr 0.001, batch size 16, weight decay 0.0005; lr 0.001, batch size 32, weight decay 0.0005."
+    ) in text
+    assert page.find("learning rate", "batch size 16") == [
+        [["0.1", "25.0%", "interrupted"], ["0.001", "running", "waiting"]]
+    ]
+    (row,) = page.find("model", "best point", "validation", "training", *ENDED, "interrupted", "running", "waiting")[0]
+    assert row == ["resnet18", "not chosen yet", "", "", "1", "0", "0", "1", "1", "1", "6.0"]
 
 
 def test_a_grid_without_weight_decay_and_a_model_without_trials(tmp_path):
@@ -284,7 +329,7 @@ def test_a_grid_without_weight_decay_and_a_model_without_trials(tmp_path):
     assert page.find("learning rate", "batch size 16") == [[["0.1", "20.0%", "25.0%"]]]
 
 
-def test_a_second_report_takes_the_place_of_the_first(alexnet, tmp_path):
+def test_a_second_report_replaces_the_first(alexnet, tmp_path):
     write({"AlexNet": alexnet}, tmp_path, conclusions="first")
     names = {path.name for path in tmp_path.iterdir()}
     write({"AlexNet": alexnet}, tmp_path, conclusions="second")
@@ -309,7 +354,7 @@ def test_a_report_that_cannot_be_written_leaves_the_earlier_one(alexnet, tmp_pat
 
 def test_wrong_arguments_are_named_in_one_line(alexnet, tmp_path):
     (tmp_path / "file").touch()
-    with pytest.raises(OSError, match="file cannot be made"):
+    with pytest.raises(OSError, match="file cannot be"):
         write({"AlexNet": alexnet}, tmp_path / "file")
     with pytest.raises(ValueError, match="no trial to report yet"):
         write({"AlexNet": alexnet.iloc[:0]}, tmp_path)
@@ -319,7 +364,7 @@ def test_wrong_arguments_are_named_in_one_line(alexnet, tmp_path):
         write({"AlexNet": alexnet.drop(columns="batch_size")}, tmp_path)
 
 
-def test_a_run_stands_beside_a_reference(alexnet):
+def test_a_run_is_compared_with_a_reference(alexnet):
     reference = table(
         trial(0.001, 32, 0.0005, [0.5, 0.4], seed=0),
         trial(0.001, 32, 0.0005, [0.5, 0.4], seed=1),
@@ -346,7 +391,7 @@ def test_a_run_stands_beside_a_reference(alexnet):
     assert ["0.001", "16", "0.0005", "41.0%", "45.0%", "-4.0"] in rows
     assert [row[0] for row in rows] == sorted((row[0] for row in rows), key=float)  # in the order of the learning rates
     assert ["0.1", "16", "0.0005", "-", "20.0%", "-"] in rows
-    assert lines[-2] == "2 of 2 points with a number in both are within 5 percentage points"
+    assert lines[-2] == "2 of 2 points with a number in both runs are within 5 percentage points"
     assert lines[-1] == "the largest difference is -5.0, at learning rate 0.001, batch size 32, weight decay 0.0005"
 
 
@@ -354,9 +399,9 @@ def test_runs_that_cannot_be_compared(alexnet):
     both = pd.concat([alexnet.assign(model="AlexNet"), alexnet.assign(model="resnet18")])
     with pytest.raises(ValueError, match=r"several models \(AlexNet, resnet18\): choose one, such as reference"):
         compare(alexnet, both)
-    with pytest.raises(ValueError, match="the reference is over lr, batch_size: give"):
+    with pytest.raises(ValueError, match="the reference is over lr, batch_size: pass"):
         compare(alexnet, alexnet.drop(columns="weight_decay"))
-    assert compare_text(alexnet, alexnet.assign(lr=7.0)).endswith("\nno point has a number in both")
+    assert compare_text(alexnet, alexnet.assign(lr=7.0)).endswith("\nno point has a number in both runs")
 
 
 def test_a_reports_results_can_be_the_reference_of_another_run(alexnet, tmp_path):
@@ -364,4 +409,4 @@ def test_a_reports_results_can_be_the_reference_of_another_run(alexnet, tmp_path
     kept = reference.load("results", tmp_path)
     assert kept.made["seeds"] == [0]
     differences = compare(alexnet, kept.table.query("model == 'AlexNet'"))["difference"].dropna()
-    assert len(differences) == 4 and (differences == 0).all()
+    assert len(differences) == 5 and (differences == 0).all()
