@@ -4,28 +4,11 @@ from collections.abc import Iterable, Mapping
 
 import pandas as pd
 
+from cnnlesson.points import OUTCOME_COLUMNS, column_of, key_of, name_of, number, words
 from cnnlesson.runtime.display import count
-from cnnlesson.training import Epoch
 
 ENDED = ("completed", "diverged", "failed")  # states of a point
 NOT_ENDED = ("running", "interrupted", "waiting")
-
-# The columns of a results table that are not names of the grid.
-OUTCOME_COLUMNS = [
-    *("epoch" if name == "number" else name for name in Epoch.__dataclass_fields__),
-    *("state", "reason"),
-]
-
-
-def column_of(name: str) -> str:
-    """The column of a grid's name: the name itself, or such as "grid_epochs" if an outcome's column has that name."""
-    return f"grid_{name}" if name in OUTCOME_COLUMNS else name
-
-
-def name_of(column: str) -> str:
-    """The grid's name that a column holds, the inverse of `column_of`."""
-    name = column.removeprefix("grid_")
-    return name if name in OUTCOME_COLUMNS else column
 
 
 def grid_names(results: pd.DataFrame) -> list[str]:
@@ -49,11 +32,11 @@ def results_table(points: Iterable[Mapping], trials: Mapping) -> pd.DataFrame:
 
     Args:
         points: the grid.
-        trials: by tuple(sorted(point.items())), the state, the epochs and the reason of each point.
+        trials: by `key_of(point)`, the state, the epochs and the reason of each point.
     """
     rows = []
     for point in points:
-        trial = trials[tuple(sorted(point.items()))]
+        trial = trials[key_of(point)]
         columns = {column_of(name): value for name, value in point.items()}
         for epoch in trial.epochs or [{"number": 0, "diverged": False}]:
             outcome = {"epoch": epoch["number"], "state": trial.state, "reason": trial.reason}
@@ -67,7 +50,7 @@ def overview(results: pd.DataFrame) -> pd.DataFrame:
     for trial in last_epochs(results).to_dict("records"):
         has_epoch = trial["epoch"] > 0
         rows.append(
-            {name_of(column): _number(trial[column]) for column in grid_names(results)}
+            {name_of(column): number(trial[column]) for column in grid_names(results)}
             | {"state": trial["state"], "epoch": f"{trial['epoch']} of {trial['epochs']:.0f}" if has_epoch else ""}
             | {"training": f"{trial['train_accuracy']:.1%}" if has_epoch else ""}
             | {"validation": f"{trial['val_accuracy']:.1%}" if has_epoch else ""}
@@ -107,12 +90,3 @@ def best_point(results: pd.DataFrame, allow_unfinished: bool = False) -> dict | 
         return None
     best = means.iloc[[means["val_accuracy"].idxmax()]][columns].to_dict("records")[0]
     return {name_of(column): value for column, value in best.items()}
-
-
-def words(point: Mapping[str, float]) -> str:
-    """A point as text, such as "lr 0.1, batch size 16"."""
-    return ", ".join(f"{name.replace('_', ' ')} {_number(value)}" for name, value in point.items())
-
-
-def _number(value: float) -> str:
-    return str(value) if isinstance(value, int) else f"{value:.12g}"

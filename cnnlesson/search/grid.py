@@ -5,7 +5,6 @@ import glob
 import itertools
 import json
 import math
-import numbers
 import os
 import re
 import time
@@ -14,20 +13,19 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
 from cnnlesson.doctor import diagnose
-from cnnlesson.results import ENDED, NOT_ENDED, best_point, column_of, last_epochs, overview, results_table, words
+from cnnlesson.points import combinations, key_of, plain_grid, words
+from cnnlesson.results import ENDED, NOT_ENDED, best_point, last_epochs, overview, results_table
 from cnnlesson.runtime.atomic import remove_unfinished
-from cnnlesson.runtime.device import busy_share, find_device
+from cnnlesson.runtime.device import busy_share, find_device, training_dtype
 from cnnlesson.runtime.display import count, duration
-from cnnlesson.search.changes import check_launch, describe_run
-from cnnlesson.search.forecast import Cost, measure
-from cnnlesson.search.journal import Journal, Trial, key_of, owner_of, read, trials_of
+from cnnlesson.runtime.fingerprint import fingerprint
+from cnnlesson.search.journal import Journal, Trial, owner_of, read, trials_of
 from cnnlesson.search.progress import Progress
-from cnnlesson.search.trial import TrialError, epochs_of
+from cnnlesson.search.trial import Cost, TrialError, epochs_of, measure
 from cnnlesson.training import Epoch
 
 SAME_COST = {"lr", "weight_decay", "momentum", "seed"}  # names that do not change how long a trial takes
@@ -67,17 +65,21 @@ class GridSearch:
     ):
         if "://" in os.fspath(storage):
             raise ValueError(f"the storage {storage} is an address: name a file, such as results/alexnet.journal")
+        number, num_parts = part
+        if not 1 <= number <= num_parts:
+            raise ValueError(f"part must be (number, how many), such as (3, 8), with a number from 1 to 8, got {part}")
         self.trial_run = run
         self.grid = plain_grid(grid)
-        self.points = _combinations(self.grid)
+        self.points = combinations(self.grid)
+        # Every n-th point, dealt by cost, so that each part has as many of the slow ones.
+        dealt = list(itertools.chain(*_by_cost(self.points).values()))[number - 1 :: num_parts]
+        self.own_points = [point for point in self.points if point in dealt]
         self.settings = json.loads(json.dumps(dict(settings or {})))  # as they come back from the journal
         self.num_classes = num_classes
         self.storage = Path(storage).expanduser()
         self.checkpoints = Path(checkpoints or self.storage.with_suffix(".checkpoints")).expanduser()
-        number, num_parts = self.part = part
-        if not 1 <= number <= num_parts:
-            raise ValueError(f"part must be (number, how many), such as (3, 8), with a number from 1 to 8, got {part}")
-        self.journal = Journal(self.storage if part == (1, 1) else _part_path(self.storage, *part))
+        own_name = f"{self.storage.stem}.{number}-of-{num_parts}{self.storage.suffix}"
+        self.journal = Journal(self.storage if part == (1, 1) else self.storage.with_name(own_name))
         self.told = set()  # remarks of the training doctor on the device
         self._costs = {}
         self._forecast = None  # seconds
@@ -94,19 +96,18 @@ class GridSearch:
             seconds per trial, and the peak memory in GB, of the GPU or of the process.
         """
         rows = []
-        for kind, points in self._todo_by_cost().items():
+        for kind, points in self._todo().items():
             try:
                 cost = self._cost(points[0])
             except TrialError as error:
                 print(f"{words(points[0])}: {error}")
                 continue
-            memory = math.nan if cost.peak_bytes is None else cost.peak_bytes / 1e9
-            rows.append({**dict(kind), "trials": len(points), "seconds": cost.seconds, "memory_gb": memory})
-            size = "memory unknown" if math.isnan(memory) else f"{memory:.1f} GB"
-            print(f"{words(dict(kind)) or 'each'}: {count(len(points), 'trial')} of {duration(cost.seconds)}, {size}")
+            rows.append({**dict(kind), "trials": len(points), "seconds": cost.seconds, "memory_gb": cost.memory_gb})
+            trials = f"{count(len(points), 'trial')} of {duration(cost.seconds)}"
+            print(f"{words(dict(kind)) or 'each'}: {trials}, {cost.memory_gb:.1f} GB")
         if not rows:
             print("there is nothing to run")
-            return pd.DataFrame(rows)
+            return pd.DataFrame()
         self._forecast = sum(row["trials"] * row["seconds"] for row in rows)
         print(f"together: {duration(self._forecast)} on this machine")
         if not torch.cuda.is_available():
@@ -120,9 +121,9 @@ class GridSearch:
             {"epochs": how many fit with all images (0 if one is too much), "images": the share of the images that fits
             with all epochs, at most 1}; nothing if every trial has ended.
         """
-        if not (math.isfinite(minutes) and minutes > 0):
+        if not 0 < minutes < math.inf:
             raise ValueError(f"minutes must be a finite number above 0, got {minutes}")
-        costs = [self._cost(points[0]) for points in self._todo_by_cost().values() for _ in points]
+        costs = [self._cost(points[0]) for points in self._todo().values() for _ in points]
         if not costs:
             print("there is nothing to run")
             return {}
@@ -137,9 +138,9 @@ class GridSearch:
         )
         return {"epochs": most, "images": images}
 
-    def _todo_by_cost(self) -> dict[tuple, list[dict]]:
+    def _todo(self) -> dict[tuple, list[dict]]:
         trials = self._trials()
-        return _by_cost([point for point in self._own_points() if trials[key_of(point)].state not in ENDED])
+        return _by_cost([point for point in self.own_points if trials[key_of(point)].state not in ENDED])
 
     def _cost(self, point: dict) -> Cost:
         if (kind := _kind(point)) not in self._costs:
@@ -163,11 +164,12 @@ class GridSearch:
             OSError: another process runs this search, or the disk is full.
         """
         start, expected, self._forecast = time.perf_counter(), self._forecast, None
-        launch = {"grid": self.grid, "settings": self.settings, "run": describe_run(self.trial_run)}
-        notes = dict.fromkeys(note for path in self._paths() for note in check_launch(path, read(path), launch))
+        what = fingerprint(self.trial_run) | {"dtype": str(training_dtype(find_device(None)))}
+        launch = {"grid": self.grid, "settings": self.settings, "run": what}
+        notes = dict.fromkeys(note for path in _paths(self.storage) for note in _notes(path, launch))
         with self.journal.launch(launch) as was_cut:
-            trials = self._trials()
-            ended = sum(trial.state in ENDED for trial in trials.values())
+            trials = self._trials().values()
+            ended = sum(trial.state in ENDED for trial in trials)
             epochs = next((cost.epochs for cost in self._costs.values()), 1)
             with Progress(len(trials), ended, lambda: overview(self.results()), ray is None, epochs) as progress:
                 if was_cut:
@@ -183,17 +185,21 @@ class GridSearch:
                 else:
                     for point in self.claims(retry_failed):
                         self._run_here(Attempt(self, point, progress))
-            results = self.results()
         if expected and ended < len(trials):
             print(f"forecast {duration(expected)}, actual {duration(time.perf_counter() - start)}")
-        self._print_what_is_left()
-        return results
+        states = Counter(trial.state for trial in self._trials().values())
+        if states["failed"]:
+            failed = count(states["failed"], "trial")
+            print(f"{failed} failed: see the column reason; run(retry_failed=True) runs them again")
+        if left := ", ".join(f"{states[state]} {state}" for state in NOT_ENDED if states[state]):
+            print(f"the table is unfinished: {left}. Run the other parts, or leave part out to train what is missing")
+        return self.results()
 
     def claims(self, retry_failed: bool) -> Iterator[dict]:
-        """The points to train by this process, each claimed in its journal just before it is yielded."""
-        for point in self._own_points():
-            trial = self._trials()[key_of(point)]
-            if trial.state in ("waiting", "interrupted") or (trial.state == "failed" and retry_failed):
+        """The points that this process trains, each claimed in its journal just before it is yielded."""
+        for point in self.own_points:
+            state = self._trials()[key_of(point)].state
+            if state in ("waiting", "interrupted") or (state == "failed" and retry_failed):
                 self.journal.write({"start": point})
                 # Another process may have claimed it at the same moment: the first one trains it.
                 if self._trials()[key_of(point)].by == self.journal.by:
@@ -211,28 +217,15 @@ class GridSearch:
             attempt.fail(str(error))
         gc.collect()  # the network goes before the next one comes, also if running out of memory ended it
 
-    def _own_points(self) -> list[dict]:
-        """Every n-th point of the grid, those of one cost dealt in turn, in the order of the grid."""
-        number, num_parts = self.part
-        dealt = list(itertools.chain(*_by_cost(self.points).values()))[number - 1 :: num_parts]
-        return [point for point in self.points if point in dealt]
-
-    def _print_what_is_left(self) -> None:
-        states = Counter(trial.state for trial in self._trials().values())
-        if failed := states["failed"]:
-            print(f"{count(failed, 'trial')} failed: see the column reason; run(retry_failed=True) runs them again")
-        if left := ", ".join(f"{states[state]} {state}" for state in NOT_ENDED if states[state]):
-            print(f"the table is unfinished: {left}. Run the other parts, or leave part out to train what is missing")
-
     # After
 
     def results(self) -> pd.DataFrame:
         """What is known of the grid, in the journals of all parts: a row per trial and epoch.
 
-        Columns: the names of the grid; those of `Epoch`, its number as epoch; state: completed, diverged, failed, or of
-        a point that has not ended waiting, running or interrupted; and reason, of failed trials. A point without an
-        epoch has one row, with epoch 0. A name of the grid that is also one of those columns, such as epochs, has the
-        column grid_epochs.
+        Columns: the names of the grid; those of `Epoch`, its number as epoch; state: completed, diverged or failed, or
+        waiting, running or interrupted for a point that has not ended; and reason, of failed trials. A point without an
+        epoch has one row, with epoch 0. If a name of the grid is also one of those columns, such as epochs, its column
+        is grid_epochs.
         """
         return results_table(self.points, self._trials())
 
@@ -242,26 +235,26 @@ class GridSearch:
 
     def checkpoint(self, point: Mapping[str, float]) -> Path:
         """The file that keeps the state of a point's training; of the points that have ended, the best has one."""
-        return self.checkpoints / ("-".join(f"{name}={value!r}" for name, value in point.items()) + ".pt")
+        # All digits, so that two points never share a file; 0 and 0.0 are the same point.
+        exact = (f"{name}={int(value) if value == int(value) else value!r}" for name, value in point.items())
+        return self.checkpoints / f"{'-'.join(exact)}.pt"
 
     def remove_checkpoints(self) -> None:
-        """Of the trials that have ended, keep the files of the best point, and of failed ones, which may run again."""
-        results, trials = self.results(), self._trials()
-        best = best_point(results, allow_unfinished=True)
-        for _, seeds in itertools.groupby(sorted(self.points, key=_without_seed), key=_without_seed):
-            seeds = list(seeds)
+        """Of the points that have ended, keep the files of the best, and of failed trials, which may run again."""
+        trials = self._trials()
+        best = best_point(results_table(self.points, trials), allow_unfinished=True) or {"": None}
+        same_point = {}  # trials that differ only in their seed
+        for point in self.points:
+            same_point.setdefault(key_of({**point, "seed": None}), []).append(point)
+        for seeds in same_point.values():
             states = {trials[key_of(point)].state for point in seeds}
-            is_best = best is not None and best.items() <= seeds[0].items()
-            if not is_best and states <= {"completed", "diverged"}:
+            if states <= {"completed", "diverged"} and not best.items() <= seeds[0].items():
                 for point in seeds:
                     self.checkpoint(point).unlink(missing_ok=True)
                     remove_unfinished(self.checkpoint(point))
 
-    def _paths(self) -> list[Path]:
-        return _journal_paths(self.storage)
-
     def _trials(self) -> dict[tuple, Trial]:
-        return _with_waiting(self.points, trials_of(map(read, self._paths())))
+        return _trials_at(self.points, map(read, _paths(self.storage)))
 
 
 class Attempt:
@@ -279,23 +272,23 @@ class Attempt:
         self.history.append(epoch)
         self.search.journal.write({"epoch": asdict(epoch), "point": self.point})
         self.progress.epoch(self.name, epoch)
-        for remark in diagnose(self.history, self.search.num_classes):
-            self._tell(remark, self.told)
-        for remark in diagnose([], None, busy):  # of the device: what holds for one trial holds for the next
-            self._tell(remark, self.search.told)
+        self._tell(diagnose(self.history, self.search.num_classes), self.told)
+        self._tell(diagnose([], None, busy), self.search.told)  # what holds for the device, holds for all trials
 
-    def _tell(self, remark: str, told: set) -> None:
-        """Print a remark of the doctor, once per symptom, though its numbers change from epoch to epoch."""
-        symptom = re.sub(r"[\d.e%-]+", "", remark)
-        if symptom not in told:
-            self.progress.say(f"  {self.name}, epoch {self.history[-1].number}: {remark}")
-            told.add(symptom)
+    def _tell(self, remarks: Iterable[str], told: set) -> None:
+        """Print each remark of the doctor once, though its numbers change from epoch to epoch."""
+        for remark in remarks:
+            if (symptom := re.sub(r"[\d.e%-]+", "", remark)) not in told:
+                self.progress.say(f"  {self.name}, epoch {self.history[-1].number}: {remark}")
+                told.add(symptom)
 
     def end(self) -> None:
         last = self.history[-1]
-        done = f"epoch {last.number}, loss {last.train_loss:.3f}, validation {last.val_accuracy:.1%}"
-        state, text = ("diverged", f"diverged in epoch {last.number}") if last.diverged else ("completed", done)
-        self._end({"end": state}, text)
+        if last.diverged:
+            self._end({"end": "diverged"}, f"diverged in epoch {last.number}")
+        else:
+            text = f"epoch {last.number}, loss {last.train_loss:.3f}, validation {last.val_accuracy:.1%}"
+            self._end({"end": "completed"}, text)
 
     def fail(self, reason: str) -> None:
         self._end({"end": "failed", "reason": reason}, f"failed: {reason}")
@@ -312,55 +305,58 @@ def status(storage: str | os.PathLike) -> str:
     Raises:
         ValueError: there is no search in the storage.
     """
-    storage = Path(storage).expanduser()
-    journals = {path: read(path) for path in _journal_paths(storage)}
-    grids = [record["launch"]["grid"] for records in journals.values() for record in records if "launch" in record]
+    journals = [read(path) for path in _paths(Path(storage).expanduser())]
+    grids = [record["launch"]["grid"] for records in journals for record in records if "launch" in record]
     if not grids:
         raise ValueError(f"{storage} holds no search: start it with run()")
-    points = {key_of(point): point for grid in grids for point in _combinations(grid)}
-    trials = _with_waiting(points.values(), trials_of(journals.values()))
-    table = results_table(points.values(), trials)
+    points = {key_of(point): point for grid in grids for point in combinations(grid)}.values()
+    table = results_table(points, _trials_at(points, journals))
     counts = Counter(last_epochs(table)["state"])
-    text = ", ".join(
-        f"{counts[state]} {state}" for state in (*ENDED, "running", "interrupted", "waiting") if counts[state]
-    )
-    running = sum(owner_of(records) is not None for records in journals.values())
-    who = "no process runs it now" if running == 0 else f"{count(running, 'process', 'processes')} running it"
-    return f"{count(len(points), 'point')}: {text}; {who}\n{overview(table).to_string(index=False)}"
+    states = ", ".join(f"{counts[state]} {state}" for state in (*ENDED, *NOT_ENDED) if counts[state])
+    running = sum(owner_of(records) is not None for records in journals)
+    who = f"{count(running, 'process runs', 'processes run')} it now" if running else "no process runs it now"
+    return f"{count(len(points), 'point')}: {states}; {who}\n{overview(table).to_string(index=False)}"
 
 
-def plain_grid(grid: Mapping[str, Sequence[float]]) -> dict[str, list[float]]:
-    """The grid's values as plain numbers, also those of NumPy arrays.
+def _paths(storage: Path) -> list[Path]:
+    """The journals of a search: alexnet.journal, and those of parts, such as alexnet.3-of-8.journal."""
+    return [storage, *sorted(storage.parent.glob(f"{glob.escape(storage.stem)}.*-of-*{glob.escape(storage.suffix)}"))]
+
+
+def _trials_at(points: Iterable[dict], journals: Iterable[Sequence[dict]]) -> dict[tuple, Trial]:
+    known = trials_of(journals)
+    return {key_of(point): known.get(key_of(point), Trial()) for point in points}
+
+
+def _notes(path: Path, launch: Mapping) -> Iterator[str]:
+    """What the user must know before trials of `launch` join those of the journal `path`.
 
     Raises:
-        ValueError: the grid is empty, or has values that are not finite numbers or are listed twice.
+        ValueError: the journal has other settings, or a grid over other names.
     """
-    if not grid:
-        raise ValueError('the grid is empty: give it names and values, such as {"lr": [0.1, 0.01]}')
-    plain = {}
-    for name, values in grid.items():
-        if isinstance(values, str | Mapping) or not isinstance(values, Sequence | np.ndarray) or not len(values):
-            raise ValueError(f"the grid's {name} must be a list of numbers, such as [0.1, 0.01], got {values!r}")
-        for value in values:
-            if isinstance(value, bool | np.bool_) or not isinstance(value, numbers.Real) or not math.isfinite(value):
-                raise ValueError(f"the grid's {name} must be finite numbers, got {value!r}")
-        plain[name] = [value.item() if isinstance(value, np.generic) else value for value in values]
-        if len({*plain[name]}) < len(plain[name]):
-            raise ValueError(f"the grid's {name} has a value twice: {plain[name]}")
-    if len({*map(column_of, plain)}) < len(plain):
-        raise ValueError(f"two names of the grid would share a column of the results: {', '.join(plain)}")
-    return plain
+    before = next((record["launch"] for record in reversed(read(path)) if "launch" in record), launch)
+    if changes := _changes(before["settings"], launch["settings"]):
+        raise ValueError(f"{path} holds trials of other settings ({changes}): name another file")
+    if before["grid"].keys() != launch["grid"].keys():
+        names, now = ", ".join(before["grid"]), ", ".join(launch["grid"])
+        raise ValueError(f"{path} holds trials over {names}, now the grid is over {now}: name another file")
+    if any({*before["grid"][name]} != {*values} for name, values in launch["grid"].items()):
+        yield f"the grid has changed ({_changes(before['grid'], launch['grid'])}): what has ended of the old one stays"
+    if changes := _changes(before["run"], launch["run"]):
+        yield (
+            f"run has changed since {path} was written ({changes}): the trials that have ended keep their old results. "
+            "To train them again, name another file"
+        )
 
 
-def _combinations(grid: Mapping[str, Sequence[float]]) -> list[dict]:
-    return [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+def _changes(before: Mapping, now: Mapping) -> str:
+    """What differs, such as "epochs 3, now 5"."""
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    text = ((name, str(before.get(name)).strip("[]"), str(now.get(name)).strip("[]")) for name in names)
+    return "; ".join(f"{name} {old}, now {new}" for name, old, new in text)
 
 
-def _with_waiting(points: Iterable[Mapping], trials: Mapping[tuple, Trial]) -> dict[tuple, Trial]:
-    return {key_of(point): trials.get(key_of(point)) or Trial() for point in points}
-
-
-def _kind(point: Mapping) -> tuple:
+def _kind(point: Mapping[str, float]) -> tuple:
     """What of a point changes its cost."""
     return tuple((name, value) for name, value in point.items() if name not in SAME_COST)
 
@@ -370,17 +366,3 @@ def _by_cost(points: Sequence[dict]) -> dict[tuple, list[dict]]:
     for point in sorted(points, key=_kind):  # the smallest batch first: a CPU keeps the memory of the largest
         groups.setdefault(_kind(point), []).append(point)
     return groups
-
-
-def _without_seed(point: Mapping) -> tuple:
-    return tuple((name, value) for name, value in point.items() if name != "seed")
-
-
-def _part_path(storage: Path, number: int, num_parts: int) -> Path:
-    return storage.with_name(f"{storage.stem}.{number}-of-{num_parts}{storage.suffix}")
-
-
-def _journal_paths(storage: Path) -> list[Path]:
-    """The journals of all parts: alexnet.journal, alexnet.1-of-8.journal, ..."""
-    parts = storage.parent.glob(f"{glob.escape(storage.stem)}.*-of-*{glob.escape(storage.suffix)}")
-    return [storage, *sorted(parts)]

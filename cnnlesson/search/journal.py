@@ -27,20 +27,21 @@ from pathlib import Path
 
 import psutil
 
+from cnnlesson.points import key_of
 from cnnlesson.results import ENDED
 from cnnlesson.runtime.atomic import make_folder
 
 HEADER = {"journal": "cnnlesson", "version": 1}
 FIRST_BYTES = json.dumps(HEADER)[:-1].encode()
-HEARTBEAT_SECONDS = 20  # a process writes at least this often while it trains
-GRACE_SECONDS = 120  # a process of another machine that was silent for this long is dead
+HEARTBEAT_SECONDS = 20  # a process writes at least this often
+GRACE_SECONDS = 120  # a process on another machine that was silent for this long is dead
 
-_own_launches = set()  # of this process, since its pid is alive in any case
+_own_launches = set()  # of this process, whose pid is alive in any case
 
 
 @dataclass
 class Trial:
-    """What a journal knows of one point."""
+    """What is known of one point."""
 
     state: str = "waiting"  # or running, interrupted, or one of ENDED
     epochs: list[dict] = field(default_factory=list)  # of the last attempt
@@ -50,11 +51,7 @@ class Trial:
 
 
 class Journal:
-    """The journal of this process.
-
-    Raises:
-        ValueError: the file is something else.
-    """
+    """The journal that this process writes."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -62,9 +59,7 @@ class Journal:
 
     @contextmanager
     def launch(self, content: Mapping) -> Iterator[bool]:
-        """Own the journal while the block runs; yields whether its last line was cut in the middle by a crash.
-
-        Two processes that start at the same moment both add a launch; the first of the two in the file goes on.
+        """Own the journal during the block; yields whether a crash has cut its last line in the middle.
 
         Raises:
             OSError: another process owns it, or it cannot be written.
@@ -72,14 +67,14 @@ class Journal:
         make_folder(self.path.parent)
         self.by = uuid.uuid4().hex[:8]
         self._refuse_if_owned()
-        with self._in_one_line():
-            # Unbuffered, in append mode: a line is one write at the end of the file, whoever else writes.
-            self._file = self.path.open("ab", buffering=0)
+        process = {"host": platform.node(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+        was_cut = self._open()
         ended = threading.Event()
         heartbeat = threading.Thread(target=self._beat, args=(ended,), daemon=True)
         _own_launches.add(self.by)
         try:
-            was_cut = self._start(content)
+            self._append({"launch": {**process, **content}})
+            # Two processes may come here at the same moment: the first launch in the file owns the journal.
             self._refuse_if_owned()
             heartbeat.start()
             yield was_cut
@@ -88,34 +83,34 @@ class Journal:
             if heartbeat.is_alive():
                 heartbeat.join()
             with suppress(OSError):
-                self._append(self._line({"leave": True}))
+                self._append({"leave": True})
             _own_launches.discard(self.by)
             self._file.close()
 
-    def _start(self, content: Mapping) -> bool:
-        """Write the launch, in a new file after the header."""
-        old = self.path.read_bytes()
-        has_header = old.startswith(FIRST_BYTES)
-        was_cut = has_header and not old.endswith(b"\n")  # reading skips what is left of that line
-        start = {"host": platform.node(), "pid": os.getpid(), "started": psutil.Process().create_time(), **content}
-        line = self._line({"launch": start})
-        if not has_header:
-            self._file.truncate(0)  # nothing, or a part of a header
-            line = self._line(HEADER) + line
-        self._append(b"\n" + line if was_cut else line)
-        return was_cut
+    def _open(self) -> bool:
+        with self._in_one_line():
+            # Unbuffered, in append mode: a line is one write at the end of the file, whoever else writes.
+            self._file = self.path.open("ab", buffering=0)
+            content = self.path.read_bytes()
+            if not content.startswith(FIRST_BYTES):
+                self._file.truncate(0)  # nothing, or a part of the header
+                self._append(HEADER)
+                return False
+            was_cut = not content.endswith(b"\n")
+            if was_cut:
+                self._file.write(b"\n")  # reading skips the rest of that line
+            return was_cut
 
     def _refuse_if_owned(self) -> None:
         records = read(self.path)
         owner = owner_of(records)
-        if owner is None or owner["by"] == self.by:
-            return
-        seconds = round(time.time() - _last_heard(records, owner["by"]))
-        raise OSError(
-            f"another process is running the search in {self.path}: wait until it ends, or stop it (pid "
-            f"{owner['launch']['pid']} on {owner['launch']['host']}, last heard of {seconds} s ago; it may be another "
-            f"notebook). A process that was lost with its machine blocks the journal for {GRACE_SECONDS} s"
-        )
+        if owner is not None and owner["by"] != self.by:
+            launch, seconds = owner["launch"], round(time.time() - _last_heard(records, owner["by"]))
+            raise OSError(
+                f"another process is running the search in {self.path}: wait until it ends, or stop it (pid "
+                f"{launch['pid']} on {launch['host']}, last heard of {seconds} s ago; it may be another notebook). A "
+                f"process that was lost with its machine blocks the journal for {GRACE_SECONDS} s"
+            )
 
     def write(self, record: Mapping) -> None:
         """Add a line, and return when it is on disk.
@@ -132,27 +127,25 @@ class Journal:
                     f"another process has taken over the journal {self.path}, since this one was silent for over "
                     f"{GRACE_SECONDS} s: wait until it ends, then run again"
                 )
-            self._append(self._line(record))
+            self._append(record)
 
     def _is_taken_over(self) -> bool:
-        """Whether another process writes here; one that was refused has only left its launch."""
+        """Whether another process writes here; one that was refused has written only its launch."""
         records = read(self.path)
         launched = next(place for place, record in enumerate(records) if record["by"] == self.by and "launch" in record)
-        since = [record for record in records[launched:] if record["by"] != self.by]
-        return any(not {"launch", "leave"} & record.keys() for record in since)
+        others = [record for record in records[launched:] if record["by"] != self.by]
+        return any(not {"launch", "leave"} & record.keys() for record in others)
 
-    def _append(self, line: bytes) -> None:
+    def _append(self, record: Mapping) -> None:
+        line = json.dumps({**record, "by": self.by, "time": round(time.time(), 2)})
         with self._in_one_line():
-            self._file.write(line)
+            self._file.write(f"{line}\n".encode())
             os.fsync(self._file.fileno())
         self._size = self._file.tell()
         self._written = time.monotonic()
 
-    def _line(self, record: Mapping) -> bytes:
-        return json.dumps({**record, "by": self.by, "time": round(time.time(), 2)}).encode() + b"\n"
-
     def _beat(self, ended: threading.Event) -> None:
-        while not ended.wait(min(1, HEARTBEAT_SECONDS)):
+        while not ended.wait(1):
             if time.monotonic() - self._written > HEARTBEAT_SECONDS:
                 with suppress(OSError):  # the next line that matters reports it
                     self.write({"alive": True})
@@ -163,7 +156,7 @@ class Journal:
             yield
         except OSError as error:
             if error.errno is None:
-                raise  # one of ours, and in one line already
+                raise  # in one line already
             raise OSError(
                 f"the journal {self.path} cannot be written ({error.strerror}): free some space on that disk, or name "
                 "another file; what is finished is kept"
@@ -182,10 +175,10 @@ def read(path: Path) -> list[dict]:
         raise ValueError(f"{path} is not a file: name a journal, such as results/alexnet.journal")
     with path.open("rb") as file:
         start = file.read(len(FIRST_BYTES))
-        if not FIRST_BYTES.startswith(start.rstrip(b"\0")) and start.startswith(b'{"op_code"'):
-            raise ValueError(f"{path} is a journal of cnnlesson 0.1, which this version cannot read: name another file")
         if not FIRST_BYTES.startswith(start.rstrip(b"\0")):
-            raise ValueError(f"{path} is not a journal of trials: name another file")
+            is_old = start.startswith(b'{"op_code"')
+            kind = "a journal of cnnlesson 0.1, which this version cannot read" if is_old else "not a journal of trials"
+            raise ValueError(f"{path} is {kind}: name another file")
         lines = (start + file.read()).split(b"\n")
     records = []
     for line in lines:
@@ -211,7 +204,7 @@ def _is_alive(record: dict, records: Sequence[dict]) -> bool:
         return record["by"] in _own_launches
     try:
         process = psutil.Process(launch["pid"])
-        # A process that started at another time has only got the same pid.
+        # A process that started at another time only has the same pid.
         return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - launch["started"]) < 10
     except psutil.NoSuchProcess:
         return False
@@ -219,11 +212,6 @@ def _is_alive(record: dict, records: Sequence[dict]) -> bool:
 
 def _last_heard(records: Sequence[dict], by: str) -> float:
     return max(record["time"] for record in records if record["by"] == by)
-
-
-def key_of(point: Mapping) -> tuple:
-    """A point as a dictionary's key; 0 and 0.0 are the same point."""
-    return tuple(sorted(point.items()))
 
 
 def trials_of(journals: Iterable[Sequence[dict]]) -> dict[tuple, Trial]:
@@ -250,12 +238,11 @@ def _trials_of_one(records: Sequence[dict]) -> dict[tuple, Trial]:
     for record in records:
         if "start" in record:
             trials[key_of(record["start"])] = Trial("running", time=record["time"], by=record["by"])
-        elif "point" in record and (key := key_of(record["point"])) in trials:
-            trial = trials[key]
+        elif "point" in record and (trial := trials.get(key_of(record["point"]))):
             if "epoch" in record:
                 trial.epochs.append(record["epoch"])
             elif record["end"] == "withdrawn":
-                del trials[key]
+                del trials[key_of(record["point"])]
             else:
                 trial.state, trial.reason, trial.time = record["end"], record.get("reason", ""), record["time"]
     owner = owner_of(records)

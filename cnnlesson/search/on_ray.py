@@ -6,13 +6,18 @@ lost. A trial then continues from its checkpoint if the machines share that fold
 
 import os
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import torch
 
 from cnnlesson.data import ImageSet
 from cnnlesson.runtime.checkpoint import CheckpointError
+from cnnlesson.search.progress import Progress
 from cnnlesson.search.trial import epochs_of
 from cnnlesson.training import Epoch
+
+if TYPE_CHECKING:
+    from cnnlesson.search.grid import Attempt, GridSearch
 
 try:
     import ray
@@ -20,7 +25,9 @@ except ModuleNotFoundError as error:
     raise ModuleNotFoundError("ray is not installed: pip install 'cnnlesson[ray]'", name="ray") from error
 
 
-def run_on_ray(search, progress, retry_failed: bool, address: str, gpus_per_trial: float) -> None:
+def run_on_ray(
+    search: "GridSearch", progress: Progress, retry_failed: bool, address: str, gpus_per_trial: float
+) -> None:
     """Run the trials of a `GridSearch` on the cluster at `address`, as many at a time as it has room for.
 
     Raises:
@@ -72,7 +79,7 @@ def _room(gpus_per_trial: float) -> int:
     return max(1, int(room))
 
 
-def _hear(stream, attempt) -> bool:
+def _hear(stream: Iterator, attempt: "Attempt") -> bool:
     """Take the next epoch of a trial; True if the trial has ended instead."""
     try:
         attempt.add(ray.get(next(stream)))

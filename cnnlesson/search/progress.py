@@ -43,7 +43,7 @@ class Progress:
         self._show_table()
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: object) -> None:
         self._stack.close()
 
     def start(self, name: str) -> None:

@@ -1,19 +1,32 @@
-"""One trial: a call of the user's `run` at one point, with whatever goes wrong in it told in one line."""
+"""One trial: its epochs, with whatever goes wrong told in one line, and what it will cost, from a few real steps."""
 
+import gc
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+import math
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
+from statistics import median
 
+import torch
+
+from cnnlesson.data.batches import Batches, watch_batches
 from cnnlesson.runtime.checkpoint import CheckpointError
 from cnnlesson.runtime.display import one_line
+from cnnlesson.runtime.memory import peak_memory, reset_peak_memory
 from cnnlesson.training import Epoch
+
+STEPS = 8  # of each pass; the first is not counted, as memory is allocated and kernels are chosen in it
 
 
 class TrialError(ValueError):
     """A trial cannot be finished; the text is the reason in one line."""
 
 
-def epochs_of(run: Callable, point: Mapping, checkpoint: Path) -> Iterator[Epoch]:
+def epochs_of(run: Callable, point: Mapping[str, float], checkpoint: Path) -> Iterator[Epoch]:
     """The epochs of one trial, `run(**point)`, called with `checkpoint` too if that is one of its parameters.
 
     Raises:
@@ -34,3 +47,58 @@ def epochs_of(run: Callable, point: Mapping, checkpoint: Path) -> Iterator[Epoch
         raise TrialError(one_line(error)) from error
     if num_epochs == 0:
         raise TrialError("run has yielded no Epoch")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one trial takes: seconds, and the peak memory in GB of the GPU or the process (nan if it is unknown)."""
+
+    start: float  # until the first step: the network is built, the images are moved to the device
+    epoch: float
+    epochs: int
+    memory_gb: float
+
+    @property
+    def seconds(self) -> float:
+        return self.start + self.epochs * self.epoch
+
+
+def measure(run: Callable, point: Mapping[str, float]) -> Cost:
+    """Run a few steps of one trial, and write one checkpoint, to see what the whole will cost.
+
+    `run` must use `cnnlesson.data.Batches`; with other batches the whole first epoch is run.
+
+    Raises:
+        TrialError: as `epochs_of` does.
+    """
+    passes: list[tuple[Batches, list[float]]] = []  # each with the times between its steps
+
+    def watch(batches: Batches, number: int) -> bool:
+        if batches.device.type == "cuda":
+            torch.cuda.synchronize(batches.device)
+        if number == 0:
+            passes.append((batches, []))
+        passes[-1][1].append(time.perf_counter())
+        return number < STEPS
+
+    reset_peak_memory()
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder, watch_batches(watch):
+        epochs = epochs_of(run, point, Path(folder) / "checkpoint.pt")
+        first = next(epochs)
+        end = time.perf_counter()
+        epochs.close()
+    memory_gb = (peak_memory() or math.nan) / 1e9
+    del epochs
+    gc.collect()  # the network goes before the next one comes
+    if not passes:
+        return Cost(0, end - start, first.epochs, memory_gb)
+    steps = sum(_seconds_of_pass(batches, times) for batches, times in passes)
+    after = end - passes[-1][1][-1]  # the checkpoint
+    return Cost(passes[0][1][0] - start, steps + after, first.epochs, memory_gb)
+
+
+def _seconds_of_pass(batches: Batches, times: Sequence[float]) -> float:
+    seconds = [after - before for before, after in pairwise(times)]
+    num_steps = len(batches.image_set) / batches.batch_size  # the last batch may be a part of one
+    return num_steps * median(seconds[1:] or seconds)
