@@ -355,7 +355,7 @@ def test_a_grid_that_cannot_be_is_named(storage, grid, message):
 
 def test_a_storage_that_cannot_be_used_is_one_line(tmp_path):
     (tmp_path / "taken").write_text("a file")
-    with pytest.raises(OSError, match=r"the folder .*taken cannot be made .*: name another one"):
+    with pytest.raises(OSError, match=r"the folder .*taken cannot be created .*: name another one"):
         GridSearch(run, ONE, tmp_path / "taken" / "grid.journal").run()
     with pytest.raises(ValueError, match=r"is not a file: name a journal, such as results/alexnet.journal"):
         GridSearch(run, ONE, tmp_path).run()
