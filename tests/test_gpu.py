@@ -1,4 +1,4 @@
-"""What only a GPU can show; skipped where there is none."""
+"""What only a GPU can show; skipped without one."""
 
 from collections.abc import Iterator
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="this mach
 
 
 class Unsynchronised:
-    """Batches during which, after the first, the processor must not wait for the GPU."""
+    """Batches after the first of which the CPU must not wait for the GPU."""
 
     def __init__(self, batches: Batches):
         self.batches = batches
@@ -31,7 +31,7 @@ class Unsynchronised:
             torch.cuda.set_sync_debug_mode("default")
 
 
-def test_resnet18_learns_without_waiting_inside_the_loop():
+def test_resnet18_learns_and_the_cpu_never_waits_within_the_loop():
     torch.manual_seed(0)
     train_set, val_set = split(shapes(seed=0).train, (0.9, 0.1), seed=0)
     train_batches = Batches(train_set, batch_size=32, image_size=64, seed=0, augment=True)
@@ -43,7 +43,7 @@ def test_resnet18_learns_without_waiting_inside_the_loop():
     assert history[-1].val_accuracy > 0.85
 
 
-def test_a_batch_too_large_says_what_to_lower():
+def test_the_error_for_a_too_large_batch_names_what_to_lower():
     train_set = shapes(seed=0).train
     batches = Batches(train_set, batch_size=5000, image_size=128)
     model = resnet18(num_classes=10, small_images=True).to(batches.device)

@@ -35,7 +35,7 @@ def val_batches(image_set):
     return Batches(image_set, batch_size=7, image_size=16, device="cpu")
 
 
-def test_training_learns_and_reports_what_it_did(batches, val_batches):
+def test_training_learns_and_reports_its_figures(batches, val_batches):
     model = small_model()
     history = list(train(model, batches, val_batches, sgd(model), epochs=10))
     assert [epoch.number for epoch in history] == list(range(1, 11))
@@ -64,7 +64,7 @@ def test_the_weights_equal_those_of_a_plain_loop(batches, val_batches):
         assert torch.equal(ours, theirs)
 
 
-def test_the_same_seeds_give_the_same_epochs_to_the_bit(image_set, val_batches):
+def test_the_same_seeds_yield_bitwise_identical_epochs(image_set, val_batches):
     def losses():
         model = small_model()
         batches = Batches(image_set, batch_size=8, image_size=16, seed=3, augment=True, device="cpu")
@@ -99,7 +99,7 @@ def test_loss_and_accuracy_are_means_over_images_not_over_batches(image_set, val
     assert score.num_images == 30
 
 
-def test_evaluation_changes_nothing_and_switches_dropout_off(val_batches):
+def test_evaluation_changes_no_weights_and_switches_dropout_off(val_batches):
     model = nn.Sequential(small_model(), nn.Dropout(0.5))
     state = {name: value.clone() for name, value in model.state_dict().items()}
     assert evaluate(model, val_batches) == evaluate(model, val_batches)
@@ -134,7 +134,7 @@ def test_a_loss_that_is_not_finite_ends_the_training(batches, val_batches, lr):
     assert not math.isfinite(history[-1].train_loss) or not math.isfinite(history[-1].val_loss)
 
 
-def test_a_data_loader_does_as_well(image_set):
+def test_a_data_loader_works_too(image_set):
     loader = DataLoader(TensorDataset(image_set.images.float() / 255, image_set.labels), batch_size=8, shuffle=True)
     model = small_model()
     history = list(train(model, loader, loader, sgd(model), epochs=8))
@@ -142,7 +142,7 @@ def test_a_data_loader_does_as_well(image_set):
 
 
 def test_float16_trains_with_scaled_gradients(monkeypatch, batches, val_batches):
-    """What a T4 does, on the processor."""
+    """What a T4 does, on the CPU."""
     monkeypatch.setattr(runtime_device, "training_dtype", lambda device: torch.float16)
     used = []
     model = small_model()
@@ -155,19 +155,7 @@ def test_float16_trains_with_scaled_gradients(monkeypatch, batches, val_batches)
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
 
 
-@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
-def test_a_gpu_computes_in_bfloat16_only_where_it_has_it(monkeypatch, native, expected):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
-    assert runtime_device.training_dtype(torch.device("cuda")) is expected
-
-
-@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_a_processor_computes_in_bfloat16_only_where_it_has_it(monkeypatch, native, expected):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native})
-    assert runtime_device.training_dtype(torch.device("cpu")) is expected
-
-
-def test_a_compiled_network_trains_alike_and_its_checkpoint_is_that_of_any(tmp_path, batches, val_batches):
+def test_a_compiled_network_trains_identically_and_shares_checkpoints_with_plain_ones(tmp_path, batches, val_batches):
     def losses(model: nn.Module, epochs: int, checkpoint: Path) -> list[float]:
         return [epoch.train_loss for epoch in train(model, batches, val_batches, sgd(model), epochs, None, checkpoint)]
 
@@ -179,7 +167,7 @@ def test_a_compiled_network_trains_alike_and_its_checkpoint_is_that_of_any(tmp_p
     assert losses(in_place, 3, tmp_path / "compiled.pt") == expected
 
 
-@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="this system does not tell")
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="this system does not report peak memory")
 def test_memory_does_not_grow_with_epochs(batches, val_batches):
     model = small_model()
     peaks = []
@@ -190,7 +178,7 @@ def test_memory_does_not_grow_with_epochs(batches, val_batches):
 
 
 class Greedy(nn.Module):
-    """Asks for more memory than any machine has."""
+    """Allocates more memory than any machine has."""
 
     def __init__(self):
         super().__init__()
@@ -206,28 +194,28 @@ class OutOfGpuMemory(Greedy):
 
 
 @pytest.mark.parametrize("make_model", [Greedy, OutOfGpuMemory])
-def test_running_out_of_memory_says_what_to_lower(make_model, batches, val_batches):
+def test_an_out_of_memory_error_names_what_to_lower(make_model, batches, val_batches):
     model = make_model()
-    message = r"a batch of 8 images of 16×16 pixels: lower batch_size \(to 4, say\) or image_size"
+    message = r"a batch of 8 images of 16×16 pixels: lower batch_size \(for example to 4\) or image_size"
     with pytest.raises(torch.OutOfMemoryError, match=message):
         train_one_epoch(model, batches, sgd(model))
     with pytest.raises(torch.OutOfMemoryError, match="a batch of 7 images"):
         evaluate(model, val_batches)
 
 
-def test_other_errors_stay_as_they_are(batches):
+def test_other_errors_are_not_changed(batches):
     model = nn.Sequential(nn.Flatten(), nn.Linear(5, 3))
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         train_one_epoch(model, batches, sgd(model))
 
 
-def test_no_batches_is_said_in_words():
-    with pytest.raises(ValueError, match="no batch to go through"):
+def test_evaluating_no_batches_is_an_error():
+    with pytest.raises(ValueError, match="there are no batches: use a set with at least one image"):
         evaluate(small_model(), [])
 
 
 class OverflowsOnce(nn.Module):
-    """A network whose first backward pass overflows, as the first steps in float16 do at the scaler's first scale."""
+    """A network whose first backward pass overflows, as float16 does with the initial scale of the scaler."""
 
     def __init__(self):
         super().__init__()
@@ -269,13 +257,13 @@ def test_fused_sgd_equals_plain_sgd_when_the_scaler_skips_the_first_step(monkeyp
         model = OverflowsOnce()
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4, fused=fused)
         for _ in range(4):
-            torch.full((3, 192), 1e6)  # freed memory, which an allocator hands out again
+            torch.full((3, 192), 1e6)  # freed memory that the allocator may reuse
         train_one_epoch(model, overflow_batches, optimizer)
         weights.append(model.layer.weight.detach())
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-6, atol=1e-7)
 
 
-def test_predictions_come_in_the_order_of_the_set_and_agree_with_evaluate(image_set):
+def test_predictions_keep_the_order_of_the_set_and_agree_with_evaluate(image_set):
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.9), nn.Linear(3 * 16 * 16, 3))
     batches = Batches(image_set, batch_size=8, image_size=16, device="cpu")
@@ -289,6 +277,6 @@ def test_predictions_come_in_the_order_of_the_set_and_agree_with_evaluate(image_
     assert torch.equal(predict(model, batches).probabilities, probabilities)  # dropout is off
 
 
-def test_predictions_of_no_batch_are_an_error():
-    with pytest.raises(ValueError, match="no batch to go through"):
+def test_predicting_no_batches_is_an_error():
+    with pytest.raises(ValueError, match="there are no batches: use a set with at least one image"):
         predict(nn.Flatten(), [])

@@ -1,1 +1,1 @@
-"""What training needs of the machine: devices, memory, checkpoints, files that are whole, a place to show things."""
+"""What training needs from the machine: devices, memory, checkpoints, atomic writes, and a place to show output."""

@@ -1,4 +1,4 @@
-"""The device that trains: find it, name it, the type it computes in, and how busy it is."""
+"""The device that trains: how to find it, its name, the type it computes in, and how busy it is."""
 
 import threading
 import time
@@ -9,12 +9,12 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
-# How often a GPU is asked whether it works; it answers for about as long a time.
+# The time between two measurements of a GPU's utilization, which is itself an average over about as long.
 SAMPLE_SECONDS = 0.2
 
 
 def find_device(name: torch.device | str | None) -> torch.device:
-    """The device called `name`, which must exist; for None the GPU where there is one, else the processor."""
+    """Return the device called `name`, which must exist; for None the GPU if there is one, else the CPU."""
     if name is None:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -30,36 +30,37 @@ def find_device(name: torch.device | str | None) -> torch.device:
 
 
 def free_bytes(device: torch.device) -> float:
+    """The free memory of a GPU in bytes; infinity for other devices."""
     return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else float("inf")
 
 
 def describe(device: torch.device) -> str:
-    """The device in words, with the type that networks compute in there."""
+    """The name of the device and the type that networks compute in, such as "CPU with 2 threads, in bfloat16"."""
     name = device.type.upper()
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     elif device.type == "cpu":
-        name = f"a processor with {threads()} and no GPU"
+        name = f"CPU with {threads()}"
     return f"{name}, in {str(training_dtype(device)).removeprefix('torch.')}"
 
 
 def threads() -> str:
-    """How many threads torch has on the processor, such as "1 thread" and "2 threads"."""
+    """The number of threads that torch uses on the CPU, such as "1 thread" or "2 threads"."""
     number = torch.get_num_threads()
     return f"{number} {'thread' if number == 1 else 'threads'}"
 
 
 def training_dtype(device: torch.device) -> torch.dtype:
-    """What convolutions and matrix products are computed in: the fastest type that `device` has in hardware.
+    """The type for convolutions and matrix products: the fastest one that `device` supports in hardware.
 
-    bfloat16 on GPUs since Ampere and on processors with AVX512-BF16 or AMX; float16 on older GPUs, such as Colab's
-    T4; float32 elsewhere. Weights, batch norm and the loss are float32 everywhere.
+    It is bfloat16 on GPUs since Ampere and on CPUs with AVX512-BF16 or AMX, float16 on older GPUs such as Colab's T4,
+    and float32 elsewhere. Weights, batch norm and the loss are float32 everywhere.
     """
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return torch.bfloat16 if native else torch.float16
     if device.type == "cpu":
-        capabilities = torch.cpu.get_capabilities()
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # new in torch 2.11
         native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
         return torch.bfloat16 if native else torch.float32
     return torch.float32
@@ -71,14 +72,14 @@ def mixed_precision(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
 
 
-# Each optimizer has one scaler, because its scale adapts over hundreds of steps and must survive the end of an epoch.
+# One scaler per optimizer: its scale adapts over hundreds of steps, so it must survive the end of an epoch.
 _scalers: WeakKeyDictionary[torch.optim.Optimizer, torch.amp.GradScaler] = WeakKeyDictionary()
 
 
 def gradient_scaler(model: nn.Module, optimizer: torch.optim.Optimizer) -> torch.amp.GradScaler:
-    """The scaler of `optimizer`, which trains `model`: the same one in each call.
+    """The scaler for training `model` with `optimizer`; every call with this optimizer returns the same one.
 
-    float16 rounds small gradients to 0, so the loss is scaled up first. For the other types the scaler is disabled.
+    float16 rounds small gradients to 0, so the loss is scaled up first. For other types the scaler is disabled.
     """
     if optimizer not in _scalers:
         device = next(model.parameters()).device
@@ -92,9 +93,9 @@ def gradient_scaler(model: nn.Module, optimizer: torch.optim.Optimizer) -> torch
 def _start_momentum_at_zero(optimizer: torch.optim.Optimizer) -> None:
     """Create the momentum buffers of fused SGD before its first step.
 
-    Otherwise its first step creates them from uninitialised memory and fills them. In float16 the gradients of the
-    first step usually overflow, and the scaler skips the step. The second step then takes what happened to be in that
-    memory for momentum. With zeros, the first step is the same: 0.9 · 0 + gradient.
+    Otherwise the first step creates them from uninitialized memory, and fills them. In float16 the gradients of this
+    step usually overflow, and the scaler skips it. The second step then uses what was in that memory as momentum.
+    With zeros the first step is the same: 0.9 · 0 + gradient.
     """
     if not isinstance(optimizer, torch.optim.SGD):
         return
@@ -107,21 +108,23 @@ def _start_momentum_at_zero(optimizer: torch.optim.Optimizer) -> None:
 
 @contextmanager
 def busy_share(device: torch.device) -> Iterator[Callable[[], float | None]]:
-    """While it lasts, the function that comes with it gives the share of time that `device` worked since its last call.
+    """Within this context, the function that it yields returns how busy `device` was since the last call, from 0 to 1.
 
-    On a processor that is this process's time on all its threads; 1 means that each of torch's threads worked all the
-    time. On a GPU it is the mean of `torch.cuda.utilization`, the time in which it did anything at all. None where
-    nothing was measured: the package nvidia-ml-py is missing, or less than SAMPLE_SECONDS have passed.
+    For the CPU, 1 means that this process kept all of torch's threads busy. For a GPU it is the mean of
+    `torch.cuda.utilization`: the share of the time in which the GPU was active. The function returns None if nothing
+    was measured, because the package nvidia-ml-py is missing or less than SAMPLE_SECONDS have passed.
     """
     samples = []
     ended = threading.Event()
     before = time.perf_counter(), time.process_time()
+    if device.type == "cuda" and device.index is None and torch.cuda.is_initialized():
+        device = torch.device("cuda", torch.cuda.current_device())  # the thread below has a current GPU of its own
 
     def sample() -> None:
         while not ended.wait(SAMPLE_SECONDS):
             try:
                 samples.append(torch.cuda.utilization(device) / 100)
-            except Exception:  # nvidia-ml-py is missing, or this GPU does not tell, each with an error of its own
+            except Exception:  # nvidia-ml-py is missing, or the GPU does not report: each has its own error
                 return
 
     def share() -> float | None:
@@ -130,9 +133,9 @@ def busy_share(device: torch.device) -> Iterator[Callable[[], float | None]]:
             measured, samples[:] = list(samples), []
             return sum(measured) / len(measured) if measured else None
         now = time.perf_counter(), time.process_time()
-        wall, worked = now[0] - before[0], now[1] - before[1]
+        wall, busy = now[0] - before[0], now[1] - before[1]
         before = now
-        return min(1.0, worked / (wall * torch.get_num_threads())) if device.type == "cpu" else None
+        return min(1.0, busy / (wall * torch.get_num_threads())) if device.type == "cpu" else None
 
     sampler = threading.Thread(target=sample, daemon=True)
     if device.type == "cuda":

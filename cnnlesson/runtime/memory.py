@@ -1,4 +1,4 @@
-"""The memory of the machine: reuse it, measure it, and say what to do when it runs out."""
+"""The memory of the machine: reuse it, measure it, and advise what to do when it runs out."""
 
 import ctypes
 import sys
@@ -8,16 +8,16 @@ from pathlib import Path
 
 import torch
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # the numbers in glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # from glibc's malloc.h
 
 
 def reuse_freed_memory() -> bool:
-    """Let the process keep the memory that a training step frees, for the next step; True where that can be set.
+    """Let the process keep the memory that a training step frees, for the next step. Return whether this succeeded.
 
-    glibc hands each freed block of some size back to the system, which clears it page by page when the next step
-    asks for it again. AlexNet's gradients alone are 244 MB a step: benchmarks/memory.py measures the difference. Call
-    it once, before training on a processor; memory then stays with the process until it ends. It does nothing where
-    the C library is not glibc.
+    By default glibc returns large blocks to the system, which clears them page by page when the next step needs them
+    again. AlexNet's gradients need 244 MB per step: benchmarks/memory.py measures the difference. Call this function
+    once before you train on a CPU. The process then keeps its memory until it ends. With other C libraries the function
+    does nothing.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -29,17 +29,17 @@ def reuse_freed_memory() -> bool:
 
 
 def reset_peak_memory() -> None:
-    """Let `peak_memory` count from now on."""
+    """Let `peak_memory` measure from now on."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     elif Path("/proc/self/clear_refs").exists():
-        Path("/proc/self/clear_refs").write_text("5")  # see proc(5): the peak resident set size starts anew
+        Path("/proc/self/clear_refs").write_text("5")  # resets the peak resident set size, see proc(5)
 
 
 def peak_memory() -> int | None:
-    """The most memory, in bytes, since `reset_peak_memory`: of the GPU, or of the whole process on a processor.
+    """The peak memory in bytes since `reset_peak_memory`: of the GPU, or without a GPU of the whole process.
 
-    None where the system does not tell.
+    None if the system does not report it.
     """
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
@@ -52,14 +52,15 @@ def peak_memory() -> int | None:
 
 @contextmanager
 def memory_advice(images: torch.Tensor) -> Iterator[None]:
-    """Says which batch was too large, and what to lower, where a step runs out of memory."""
+    """If a step on the batch `images` runs out of memory, name its size and what to lower in the error."""
     try:
         yield
-    except RuntimeError as error:  # torch.OutOfMemoryError on a GPU, a plain RuntimeError on a processor
+    except RuntimeError as error:  # torch.OutOfMemoryError on a GPU, only RuntimeError on a CPU
         if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
             raise
         batch_size, _, height, width = images.shape
         raise torch.OutOfMemoryError(
             f"out of memory on {images.device} with a batch of {batch_size} images of {height}×{width} pixels: "
-            f"lower batch_size (to {max(1, batch_size // 2)}, say) or image_size, or end other notebooks on this device"
+            f"lower batch_size (for example to {max(1, batch_size // 2)}) or image_size, or shut down other notebooks "
+            "on this device"
         ) from error

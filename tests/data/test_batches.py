@@ -3,7 +3,7 @@ import torch
 from torchvision.transforms import v2
 
 from cnnlesson.data import Batches, ImageSet
-from cnnlesson.data.batches import CHANNEL_MEAN, CHANNEL_STD, random_flip, random_shift
+from cnnlesson.data.batches import CHANNEL_MEAN, CHANNEL_STD, random_flip, random_shift, watch_batches
 
 
 def test_batches_equal_torchvisions_transforms(image_set):
@@ -16,7 +16,7 @@ def test_batches_equal_torchvisions_transforms(image_set):
     torch.testing.assert_close(images, transform(image_set.images), atol=0.02, rtol=0)  # a step of uint8 is 0.017
 
 
-def test_without_a_seed_the_order_is_kept_and_the_last_batch_is_smaller(image_set):
+def test_without_a_seed_the_images_keep_their_order_and_the_last_batch_is_smaller(image_set):
     batches = Batches(image_set, batch_size=8, image_size=16, device="cpu")
     assert len(batches) == 4
     parts = list(batches)
@@ -25,7 +25,7 @@ def test_without_a_seed_the_order_is_kept_and_the_last_batch_is_smaller(image_se
     assert all(images.is_contiguous(memory_format=torch.channels_last) for images, _ in parts)
 
 
-def test_with_a_seed_every_image_comes_once_in_an_order_that_repeats(image_set):
+def test_with_a_seed_every_pass_yields_each_image_once_in_a_reproducible_order(image_set):
     def epochs(seed: int) -> list[torch.Tensor]:
         batches = Batches(image_set, batch_size=8, image_size=16, seed=seed, device="cpu")
         passes = []
@@ -41,7 +41,7 @@ def test_with_a_seed_every_image_comes_once_in_an_order_that_repeats(image_set):
     assert not torch.equal(first, epochs(seed=1)[0])
 
 
-def test_order_flips_and_shifts_follow_from_seed_and_epoch(image_set):
+def test_order_flips_and_shifts_follow_from_seed_and_epoch_only(image_set):
     batches = Batches(image_set, batch_size=30, image_size=16, seed=0, augment=True, device="cpu")
 
     def images_of(epoch: int) -> torch.Tensor:
@@ -56,12 +56,33 @@ def test_order_flips_and_shifts_follow_from_seed_and_epoch(image_set):
     assert torch.equal(images_of(epoch=2), later)
 
 
+def test_watchers_see_every_batch_and_may_end_a_pass_in_any_order_of_their_contexts(image_set):
+    batches = Batches(image_set, batch_size=8, image_size=16, device="cpu")
+    seen = []
+    first, second = (
+        watch_batches(lambda _, number, name=name: seen.append((name, number)) or number < 2) for name in "ab"
+    )
+    first.__enter__()
+    second.__enter__()
+    assert len(list(batches)) == 2
+    assert seen == [("b", 0), ("a", 0), ("b", 1), ("a", 1), ("b", 2)]
+    first.__exit__(None, None, None)
+    seen.clear()
+    assert len(list(batches)) == 2
+    assert seen == [("b", 0), ("b", 1), ("b", 2)]
+    second.__exit__(None, None, None)
+    assert len(list(batches)) == 4
+    with watch_batches(lambda _, number: seen.append(number) or True):
+        list(batches)
+    assert seen[3:] == [0, 1, 2, 3, 4]
+
+
 def test_labels_stay_with_their_images(image_set):
     for images, labels in Batches(image_set, batch_size=7, image_size=24, seed=0, augment=True, device="cpu"):
         assert torch.equal(images.mean(dim=(2, 3)).argmax(dim=1), labels)  # each class is brightest in its own channel
 
 
-def test_flip_mirrors_the_chosen_images():
+def test_flip_mirrors_only_the_chosen_images():
     images = torch.randint(0, 256, (4, 3, 5, 6), dtype=torch.uint8)
     flipped = random_flip(images, torch.tensor([True, False, True, False]))
     assert torch.equal(flipped[[0, 2]], v2.functional.horizontal_flip(images[[0, 2]]))
@@ -88,25 +109,25 @@ def test_augmentation_changes_the_images_and_not_the_set(image_set):
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 31])
-def test_a_batch_size_that_cannot_be_is_refused(image_set, batch_size):
+def test_an_impossible_batch_size_is_refused(image_set, batch_size):
     with pytest.raises(ValueError, match=rf"from 1 to the number of images in the set \(30\), got {batch_size}"):
         Batches(image_set, batch_size=batch_size, image_size=16)
 
 
 def test_augmentation_without_a_seed_is_refused(image_set):
-    with pytest.raises(ValueError, match="give a seed"):
+    with pytest.raises(ValueError, match=r"augment=True needs a seed, .* pass one, such as seed=0"):
         Batches(image_set, batch_size=8, image_size=16, augment=True)
 
 
 @pytest.mark.parametrize(
     ("device", "message"), [("gpu", "unknown device 'gpu': use 'cpu', 'cuda'"), ("cuda:99", "'cuda:99' is not there")]
 )
-def test_a_device_that_is_not_there_is_refused(image_set, device, message):
+def test_a_missing_device_is_refused(image_set, device, message):
     with pytest.raises(ValueError, match=message):
         Batches(image_set, batch_size=8, image_size=16, device=device)
 
 
-def test_the_processor_is_taken_where_there_is_no_gpu(monkeypatch, image_set):
+def test_the_device_is_the_cpu_if_there_is_no_gpu(monkeypatch, image_set):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert Batches(image_set, batch_size=8, image_size=16).device == torch.device("cpu")
 

@@ -239,10 +239,9 @@ def test_other_iterables_must_have_the_same_length_if_they_have_one(image_set, t
 def test_a_checkpoint_of_another_network_is_refused(image_set, tmp_path):
     path = tmp_path / "training.pt"
     list(Training(image_set).run(path, epochs=1))
-    with pytest.raises(
-        ValueError, match="is of another network: name another file, or delete it to start from scratch"
-    ):
+    with pytest.raises(ValueError) as refused:
         list(Training(image_set, width=4).run(path))
+    assert str(refused.value) == REFUSED.format(path, "model.0.weight was (8, 3, 3, 3), now it is (4, 3, 3, 3)")
 
 
 def trained_in(dtype: torch.dtype, image_set: ImageSet, monkeypatch: pytest.MonkeyPatch) -> tuple:
@@ -324,8 +323,7 @@ def write_half(content, file):
     pathlib.Path(file).write_bytes(b"half")
     os.kill(os.getpid(), signal.SIGKILL)
 model = nn.Linear(2, 2)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-state = Checkpoint(sys.argv[1], model, optimizer, None, torch.amp.GradScaler("cpu"), [])
+state = Checkpoint(sys.argv[1], model, torch.optim.SGD(model.parameters(), lr=0.1), None, [])
 torch.save = write_half
 state.save([])
 """
@@ -349,8 +347,7 @@ from cnnlesson.runtime.checkpoint import Checkpoint
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 model = nn.Linear(1000, 1000)
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-state = Checkpoint(sys.argv[1], model, optimizer, None, torch.amp.GradScaler("cpu"), [])
+state = Checkpoint(sys.argv[1], model, torch.optim.SGD(model.parameters(), lr=0.1), None, [])
 try:
     state.save([])
 except OSError as error:
