@@ -254,7 +254,9 @@ def test_out_of_memory_has_failed_in_one_line_and_the_grid_goes_on(run, monkeypa
 def test_an_output_folder_that_cannot_be_made_is_one_line(run, tmp_path, capsys):
     (tmp_path / "taken").write_text("a file")
     assert run("--out", "taken") == 2
-    assert capsys.readouterr().err.endswith("error: the folder taken cannot be created (File exists): name another one\n")
+    assert capsys.readouterr().err.endswith(
+        "error: the folder taken cannot be created (File exists): name another one\n"
+    )
 
 
 @pytest.mark.parametrize(
