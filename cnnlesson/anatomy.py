@@ -149,7 +149,7 @@ def receptive_field(
     The box is (top, left, bottom, right), as in image[:, top:bottom, left:right]. It covers every path through the
     network, shortcuts included. Near the border, where the position also sees padding, the box ends with the image.
 
-    How it works: every weight becomes the same positive number, and max pooling becomes average pooling. Then no two
+    How it works: every layer becomes an average of its inputs, and max pooling becomes average pooling. Then no two
     paths from a pixel cancel, so the position depends on exactly the pixels whose gradient is not zero. The model's
     own weights are neither used nor changed.
 
@@ -170,10 +170,11 @@ def receptive_field(
         if len(outputs) == use:
             raise _Stop
 
+    # float64, since float32 would round the gradient at the corner of a deep network's receptive field to 0.
     image = torch.ones(1, *input_shape, dtype=torch.float64, requires_grad=True)
     try:
         with forward_hooks([module], stop), evaluation_mode(model), _averaging(model):
-            torch.func.functional_call(model, _positive_weights(model), image)
+            model(image)
         raise ValueError(f"the forward pass never reaches the layer {layer!r}")
     except _Stop:
         maps = outputs[-1]
@@ -187,7 +188,7 @@ def receptive_field(
             f"and a column from 0 to {width - 1}"
         )
     maps[0, :, row, column].sum().backward()
-    is_seen = image.grad[0].sum(dim=0) > 0  # (height, width)
+    is_seen = image.grad[0].any(dim=0)  # (height, width)
     if not is_seen.any():
         raise ValueError(f"row {row}, column {column} of {layer!r} sees only padding: choose a position further inside")
     rows, columns = is_seen.any(dim=1).nonzero(), is_seen.any(dim=0).nonzero()
@@ -200,40 +201,30 @@ class _Stop(Exception):  # noqa: N818 (it is not an error)
 
 @contextmanager
 def _averaging(model: nn.Module) -> Iterator[None]:
-    """Inside the `with` block, convolutions and max poolings return the mean of each window."""
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.MaxPool2d)]
+    """Inside the `with` block, layers average their inputs, whatever their weights, and batch norms do nothing."""
+    kinds = nn.Conv2d, nn.MaxPool2d, nn.BatchNorm2d, nn.Linear
+    layers = [layer for layer in model.modules() if isinstance(layer, kinds)]
     try:
         for layer in layers:
-            layer.forward = partial(_mean_of_windows, layer)
+            layer.forward = partial(_average, layer)
         yield
     finally:
         for layer in layers:
             del layer.forward  # uncovers the forward of its class
 
 
-def _mean_of_windows(layer: nn.Conv2d | nn.MaxPool2d, x: torch.Tensor) -> torch.Tensor:
+def _average(layer: nn.Module, x: torch.Tensor) -> torch.Tensor:
     if isinstance(layer, nn.MaxPool2d):
         return F.avg_pool2d(x, layer.kernel_size, layer.stride, layer.padding, layer.ceil_mode)
-    # All filters have the same weights and return the same map: compute one, from the mean of the channels.
-    height, width = layer.kernel_size
-    kernel = x.new_full((1, 1, height, width), 1 / (height * width))
-    x = F.conv2d(x.mean(dim=1, keepdim=True), kernel, None, layer.stride, layer.padding, layer.dilation)
-    return x.expand(-1, layer.out_channels, -1, -1)
-
-
-def _positive_weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    """Parameters and buffers with which layers average, and biases and batch norms change nothing.
-
-    float64, since float32 would round the gradient at the corner of a deep network's receptive field to 0. Each
-    tensor is one number, expanded to the shape, so that a large model needs no more memory.
-    """
-    weights = {}
-    for name, old in [*model.named_parameters(), *model.named_buffers()]:
-        is_filter = old.dim() > 1
-        is_scale = name.endswith(("weight", "running_var"))
-        value = 1 / old[0].numel() if is_filter else float(is_scale)
-        weights[name] = torch.tensor(value, dtype=torch.float64).expand(old.shape)
-    return weights
+    if isinstance(layer, nn.Linear):
+        return x.mean(dim=-1, keepdim=True).repeat_interleave(layer.out_features, dim=-1)
+    if isinstance(layer, nn.Conv2d):
+        # All filters have the same weights and return the same map: compute one, from the mean of the channels.
+        height, width = layer.kernel_size
+        kernel = x.new_full((1, 1, height, width), 1 / (height * width))
+        x = F.conv2d(x.mean(dim=1, keepdim=True), kernel, None, layer.stride, layer.padding, layer.dilation)
+        return x.repeat(1, layer.out_channels, 1, 1)  # a copy, since the ReLU after it may work in place
+    return x
 
 
 def arithmetic(layer: nn.Module, row: "pd.Series") -> dict[str, str]:

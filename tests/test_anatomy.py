@@ -138,6 +138,9 @@ def test_receptive_fields_match_the_published_ones():
     assert field_size(alexnet, "conv1", 227, 20) == (11, 11)
     assert field_size(alexnet, "conv5", 227, 6) == (163, 163)
     assert field_size(alexnet, "pool5", 227, 3) == (195, 195)
+    # torchvision's networks, whose ReLUs work in place.
+    assert field_size(torchvision.models.alexnet(), "features.10", 227, 6) == (163, 163)
+    assert field_size(torchvision.models.resnet18(), "layer2", 224, 9) == field_size(resnet18(10), "layer2", 224, 9)
     # Their resnet_v1_50 downsamples in the last block of a stage; ours, like torchvision's, in the first.
     strides = [1, 1, 2], [1, 1, 1, 2], [1, 1, 1, 1, 1, 2], [1, 1, 1]
     start = nn.Conv2d(3, 8, kernel_size=7, stride=2, padding=3), nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
