@@ -81,56 +81,35 @@ class TowersOnTwoDevices(nn.Module):
     def __init__(self, model: TwoTowerAlexNet, devices: Sequence[torch.device | str]):
         super().__init__()
         self.devices = [find_device(device) for device in devices]
-        self.towers = nn.ModuleList(Tower(model, half).to(device) for half, device in enumerate(self.devices))
+        self.towers = nn.ModuleList(tower(model, half).to(device) for half, device in enumerate(self.devices))
         self.train(model.training)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (N, num_classes) on the first device, of images (N, 3, 227, 227) on any device."""
         check_images(images)
         xs = [images.to(device) for device in self.devices]
-        # Each tower works by itself until the figure's lines cross.
-        xs = [tower.conv1_to_conv2(x) for tower, x in zip(self.towers, xs, strict=True)]  # (N, 128, 13, 13) each
-        xs = self.exchange(xs)  # (N, 256, 13, 13) each
-        xs = [tower.conv3_to_conv5(x) for tower, x in zip(self.towers, xs, strict=True)]  # (N, 4608) each
-        xs = self.exchange(xs)  # (N, 9216) each
-        # A tower computes half of the units of each fully-connected layer, from both halves of the layer before.
-        xs = [F.relu(tower.fc6(tower.dropout(x))) for tower, x in zip(self.towers, xs, strict=True)]
-        xs = self.exchange(xs)  # (N, 4096) each
-        xs = [F.relu(tower.fc7(tower.dropout(x))) for tower, x in zip(self.towers, xs, strict=True)]
-        xs = self.exchange(xs)  # (N, 4096) each
-        xs = [tower.fc8(x) for tower, x in zip(self.towers, xs, strict=True)]  # half of the classes each
-        return self.exchange(xs)[0]  # (N, num_classes)
-
-    def exchange(self, xs: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Copy the maps of both towers to each device: the lines that cross in the figure."""
-        return [torch.cat([x.to(device) for x in xs], dim=1) for device in self.devices]
+        for left, right in zip(*self.towers, strict=True):
+            # Each tower computes its half by itself.
+            xs = [left(xs[0]), right(xs[1])]
+            # Then the figure's lines cross: each device gets both halves, which the next section needs.
+            xs = [torch.cat([x.to(device) for x in xs], dim=1) for device in self.devices]
+        return xs[0]
 
 
-class Tower(nn.Module):
-    """Half of the filters of every layer of `model`, with copies of their weights; `half` is 0 or 1."""
-
-    def __init__(self, model: TwoTowerAlexNet, half: int):
-        super().__init__()
-        self.conv1 = half_of(model.conv1, half)
-        self.conv2 = half_of(model.conv2, half)
-        self.conv3 = half_of(model.conv3, half)
-        self.conv4 = half_of(model.conv4, half)
-        self.conv5 = half_of(model.conv5, half)
-        self.pool = nn.MaxPool2d(kernel_size=3, stride=2)
-        self.fc6 = half_of(model.fc6, half)
-        self.fc7 = half_of(model.fc7, half)
-        self.fc8 = half_of(model.fc8, half)
-        self.dropout = nn.Dropout(model.dropout.p)
-
-    def conv1_to_conv2(self, x: torch.Tensor) -> torch.Tensor:
-        x = self.pool(normalise(F.relu(self.conv1(x))))  # (N, 48, 27, 27)
-        return self.pool(normalise(F.relu(self.conv2(x))))  # (N, 128, 13, 13)
-
-    def conv3_to_conv5(self, x: torch.Tensor) -> torch.Tensor:
-        x = F.relu(self.conv3(x))  # (N, 192, 13, 13)
-        x = F.relu(self.conv4(x))
-        x = F.relu(self.conv5(x))  # (N, 128, 13, 13)
-        return self.pool(x).flatten(1)  # (N, 4608)
+def tower(model: TwoTowerAlexNet, half: int) -> nn.ModuleList:
+    """Half of the filters of every layer (`half` is 0 or 1), in the sections between which the towers exchange maps."""
+    layers = [layer for layer in model.children() if isinstance(layer, (nn.Conv2d, nn.Linear))]
+    conv1, conv2, conv3, conv4, conv5, fc6, fc7, fc8 = (half_of(layer, half) for layer in layers)
+    relu, pool, dropout = nn.ReLU(), nn.MaxPool2d(kernel_size=3, stride=2), nn.Dropout(0.5)
+    return nn.ModuleList(
+        [
+            nn.Sequential(conv1, relu, normalise, pool, conv2, relu, normalise, pool),  # (N, 128, 13, 13)
+            nn.Sequential(conv3, relu, conv4, relu, conv5, relu, pool, nn.Flatten()),  # (N, 4608)
+            nn.Sequential(dropout, fc6, relu),  # (N, 2048)
+            nn.Sequential(dropout, fc7, relu),  # (N, 2048)
+            fc8,  # (N, num_classes / 2)
+        ]
+    )
 
 
 def half_of(layer: nn.Conv2d | nn.Linear, half: int) -> nn.Conv2d | nn.Linear:
@@ -145,17 +124,14 @@ def half_of(layer: nn.Conv2d | nn.Linear, half: int) -> nn.Conv2d | nn.Linear:
     return part
 
 
-def normalise(x: torch.Tensor) -> torch.Tensor:
-    """The paper's local response normalisation over five neighbouring channels (N, C, H, W).
-
-    torch divides alpha by the number of neighbours and the paper does not, so the paper's 0.0001 is 0.0005 here.
-    """
-    return F.local_response_norm(x, size=5, alpha=5 * 1e-4, beta=0.75, k=2)
+# The paper's local response normalisation over five neighbouring channels. torch divides alpha by the number of
+# neighbours and the paper does not, so the paper's 0.0001 is 0.0005 here.
+normalise = nn.LocalResponseNorm(size=5, alpha=5 * 1e-4, beta=0.75, k=2)
 
 
 def normalise_towers(x: torch.Tensor) -> torch.Tensor:
     """`normalise`, separately for each half of the channels: the other tower's channels are on the other GPU."""
-    return torch.cat([normalise(tower) for tower in x.chunk(2, dim=1)], dim=1)
+    return torch.cat([normalise(half) for half in x.chunk(2, dim=1)], dim=1)
 
 
 def check_images(images: torch.Tensor) -> None:

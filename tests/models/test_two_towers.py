@@ -3,6 +3,7 @@ import copy
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 
 from cnnlesson.anatomy import forward_hooks, layer_table
 from cnnlesson.models import TwoTowerAlexNet
@@ -14,7 +15,7 @@ def model():
     torch.manual_seed(0)
     model = TwoTowerAlexNet(num_classes=10)
     for parameter in model.parameters():  # larger than the paper's, so that a wrong connection shows in the output
-        torch.nn.init.normal_(parameter, std=2 / max(1, parameter[0].numel()) ** 0.5)
+        nn.init.normal_(parameter, std=2 / max(1, parameter[0].numel()) ** 0.5)
     return model.eval()
 
 
@@ -55,10 +56,13 @@ def test_towers_on_two_devices_have_the_same_outputs_and_gradients(model, images
     labels = torch.tensor([1, 2, 3])
     F.cross_entropy(whole(images), labels).backward()
     F.cross_entropy(placed(images), labels).backward()
-    for name in ("conv1", "conv3", "conv5", "fc6", "fc8"):
-        halves = [getattr(tower, name).weight.grad for tower in placed.towers]
-        expected = getattr(whole, name).weight.grad
-        torch.testing.assert_close(torch.cat(halves), expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+    for layer, *halves in zip(*map(layers_with_weights, (whole, *placed.towers)), strict=True):
+        expected, gradient = layer.weight.grad, torch.cat([half.weight.grad for half in halves])
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
+
+
+def layers_with_weights(model):
+    return [layer for layer in model.modules() if isinstance(layer, (nn.Conv2d, nn.Linear))]
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="this machine has fewer than two GPUs")
