@@ -175,9 +175,9 @@ def test_returned_notebook_fails_only_at_the_exercises_with_mistakes(tmp_path):
     )
     messages = set(re.findall(r"CheckError: (.*)", re.sub(r"\x1b\[\d+m", "", run.stdout)))
     assert messages == {
-        "✘ grouped_parameters: not right yet. The groups are not used: a filter sees the channels of its own group "
-        "alone.",
-        "✘ missing_rows: not right yet. fc6's number of parameters lacks the biases: there is one for each output.",
+        "✘ grouped_parameters: not right yet. The groups are not used: a filter sees only the channels of its own "
+        "group.",
+        "✘ missing_rows: not right yet. fc6's number of parameters lacks the biases: there is one per output.",
         "✘ initial_loss: not right yet. The logarithm has base 2: cross-entropy in torch is in nats, with the natural "
         "logarithm.",
     }

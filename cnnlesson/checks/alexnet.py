@@ -5,206 +5,151 @@ from collections.abc import Callable
 from functools import partial
 from numbers import Real
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from cnnlesson.checks import verdict
-from cnnlesson.checks.transplant import LOGITS_MISTAKES, copy_weights, near
-from cnnlesson.checks.verdict import Unanswered, Wrong, exercise, expect, same_whole_number
+from cnnlesson.checks.transplant import (
+    LOGITS_MISTAKES,
+    as_module,
+    copy_weights,
+    near,
+    need_logits,
+    need_same_output,
+    unchanged,
+)
+from cnnlesson.checks.verdict import Wrong, exercise, expect, filled_in, reject, same_integer
 from cnnlesson.models import AlexNet
 from cnnlesson.reference.audit import SLIDE, audit_slide
 
 progress = partial(verdict.progress, __name__)
 
-# (size, kernel, stride, padding): AlexNet's layers, and some where rounding, stride and padding show.
-CONVOLUTIONS = [(227, 11, 4, 2), (27, 5, 1, 2), (13, 3, 1, 1), (56, 3, 2, 0), (7, 3, 2, 1), (8, 3, 2, 0), (32, 3, 4, 0)]
-
 
 @exercise
 def conv_output_size(answer: Callable) -> None:
-    """The height and width that a convolution gives: (size, kernel, stride, padding) -> int."""
-
-    def right(size: int, kernel: int, stride: int, padding: int) -> int:
-        image = torch.empty(1, 1, size, size, device="meta")
-        return nn.Conv2d(1, 1, kernel, stride, padding, device="meta")(image).shape[-1]
-
+    """(size, kernel, stride, padding) -> the height and width of a convolution's output, an int."""
+    # AlexNet's layers, and some that tell apart mistakes in rounding, stride and padding.
+    cases = [(227, 11, 4, 2), (27, 5, 1, 2), (13, 3, 1, 1), (56, 3, 2, 0), (7, 3, 2, 1), (8, 3, 2, 0), (32, 3, 4, 0)]
+    size, kernel, stride, padding = np.array(cases).T
+    right = np.array([_convolve(1, size, 1, *window)[1].shape[-1] for size, *window in cases])
+    room = size + 2 * padding - kernel
     mistakes = {
-        "It rounds up. A window that does not fit whole is left out: round down.": (
-            lambda size, kernel, stride, padding: math.ceil((size + 2 * padding - kernel) / stride) + 1
-        ),
-        "It does not round down: a size is a whole number of windows. Python's // does both.": (
-            lambda size, kernel, stride, padding: (size + 2 * padding - kernel) / stride + 1
-        ),
-        "It gives a float, such as 56.0: a size is a whole number. Python's // does both.": (
-            lambda size, kernel, stride, padding: float((size + 2 * padding - kernel) // stride + 1)
-        ),
-        "It rounds to the nearest number. A window that does not fit whole is left out: round down.": (
-            lambda size, kernel, stride, padding: round((size + 2 * padding - kernel) / stride + 1)
-        ),
-        "The padding is counted once, but it is added on both sides.": (
-            lambda size, kernel, stride, padding: (size + padding - kernel) // stride + 1
-        ),
-        "The padding is not used.": lambda size, kernel, stride, padding: (size - kernel) // stride + 1,
-        "The first window is not counted: with no room to move there is still one.": (
-            lambda size, kernel, stride, padding: (size + 2 * padding - kernel) // stride
-        ),
-        "The stride is not used.": lambda size, kernel, stride, padding: size + 2 * padding - kernel + 1,
-        "The kernel's own width is not taken off: the window must stay inside the image.": (
-            lambda size, kernel, stride, padding: (size + 2 * padding) // stride
-        ),
-        "The 1 for the first window is added before dividing by the stride; it belongs behind the division.": (
-            lambda size, kernel, stride, padding: (size + 2 * padding - kernel + 1) // stride
-        ),
+        "It rounds up, but a window that does not fit is left out: round down.": -(-room // stride) + 1,
+        "It does not round down, but only whole windows count. Python's // divides and rounds.": room / stride + 1,
+        "It returns a float, such as 56.0, but a size is an integer. Python's // does both.": right.astype(float),
+        "It rounds to the nearest integer: round down.": np.rint(room / stride + 1).astype(int),
+        "The padding is counted once, but it is added on both sides.": (size + padding - kernel) // stride + 1,
+        "The padding is not used.": (size - kernel) // stride + 1,
+        "The first window is not counted: there is one even if it has no room to move.": room // stride,
+        "The stride is not used.": room + 1,
+        "The kernel size is not subtracted: the window must stay inside the image.": (size + 2 * padding) // stride,
+        "The 1 for the first window is added before dividing by the stride: add it afterwards.": (room + 1) // stride,
     }
-    expect(answer, CONVOLUTIONS, right, mistakes, same=same_whole_number)
+    expect(answer, cases, right, mistakes, same=same_integer)
+
+
+def _convolve(in_channels: int, size: int, filters: int, kernel: int, stride: int, padding: int) -> tuple:
+    """A convolution and its output for one image."""
+    layer = nn.Conv2d(in_channels, filters, kernel, stride, padding, device="meta")
+    return layer, layer(torch.empty(1, in_channels, size, size, device="meta"))[0]
 
 
 @exercise
 def conv_cost(answer: Callable) -> None:
     """(in_channels, in_size, filters, kernel, stride, padding) -> (memory in KB, parameters, multiply-adds)."""
     cases = [(3, 227, 64, 11, 4, 2), (64, 27, 192, 5, 1, 2), (192, 13, 384, 3, 1, 1), (5, 9, 7, 3, 2, 0)]
-    for case in cases:
-        figures = answer(*case)
-        if not isinstance(figures, tuple | list) or len(figures) != 3:
-            raise Wrong("It must return three numbers: return memory_kb, parameters, multiply_adds")
-
-    def layer(in_channels: int, in_size: int, filters: int, kernel: int, stride: int, padding: int) -> tuple:
-        convolution = nn.Conv2d(in_channels, filters, kernel, stride, padding, device="meta")
-        return convolution, convolution(torch.empty(1, in_channels, in_size, in_size, device="meta"))[0]
-
-    def memory(*case: int) -> float:
-        return layer(*case)[1].nbytes / 1024
-
-    def parameters(*case: int) -> int:
-        return sum(parameter.numel() for parameter in layer(*case)[0].parameters())
-
-    def multiply_adds(*case: int) -> int:
-        convolution, output = layer(*case)
-        return convolution.weight.numel() * output[0].numel()
+    in_channels, in_size, filters, kernel, *_ = np.array(cases).T
+    layers, outputs = zip(*(_convolve(*case) for case in cases), strict=True)
+    memory = np.array([output.nbytes for output in outputs]) / 1024
+    weights = np.array([layer.weight.numel() for layer in layers])
+    parameters = np.array([_count_parameters(layer) for layer in layers])
+    positions = np.array([output[0].numel() for output in outputs])
+    multiply_adds = weights * positions
 
     memory_mistakes = {
-        "The memory is that of the input: the slide counts the output, filters × height × width.": (
-            lambda in_channels, in_size, *_: in_channels * in_size**2 * 4 / 1024
-        ),
-        "The memory is in units of 1000 bytes: the slide's KB has 1024.": lambda *case: memory(*case) * 1.024,
-        "The memory is in bytes: divide by 1024 for KB.": lambda *case: memory(*case) * 1024,
-        "The memory counts numbers: each is a float32 of 4 bytes.": lambda *case: memory(*case) / 4,
-        "The memory counts numbers, not KB: each is a float32 of 4 bytes, and a KB has 1024.": (
-            lambda *case: memory(*case) * 256
-        ),
-        "The memory is that of one filter's map: there is a map for each filter.": (
-            lambda *case: memory(*case) / case[2]
-        ),
-        "The memory is that of the weights: the slide's column counts what comes out of the layer.": (
-            lambda *case: parameters(*case) * 4 / 1024
-        ),
+        "The memory is that of the input: the slide counts the output.": in_channels * in_size**2 * 4 / 1024,
+        "The memory is in units of 1000 bytes: on the slide, a KB has 1024.": memory * 1.024,
+        "The memory is in bytes: divide by 1024 for KB.": memory * 1024,
+        "The memory counts numbers: each is a float32 of 4 bytes.": memory / 4,
+        "The memory counts numbers, not KB: each is a float32 of 4 bytes, and a KB has 1024.": memory * 256,
+        "The memory is that of one filter's map: there is one map per filter.": memory / filters,
+        "The memory is that of the weights: the slide counts the output of the layer.": parameters * 4 / 1024,
     }
     parameter_mistakes = {
-        "The biases are not among the parameters: there is one for each filter.": (
-            lambda *case: parameters(*case) - case[2]
-        ),
-        "The parameters have one bias for the whole layer: there is one for each filter.": (
-            lambda *case: parameters(*case) - case[2] + 1
-        ),
-        "Each filter looks at all input channels: the parameters lack that factor.": (
-            lambda in_channels, in_size, filters, kernel, *_: filters * kernel**2 + filters
-        ),
-        "A filter is kernel × kernel pixels large: the parameters have kernel only once.": (
-            lambda in_channels, in_size, filters, kernel, *_: filters * in_channels * kernel + filters
-        ),
-        "The parameters are in thousands: return their number.": lambda *case: parameters(*case) / 1000,
+        "The biases are not among the parameters: there is one per filter.": weights,
+        "The parameters include one bias for the whole layer: there is one per filter.": weights + 1,
+        "Each filter covers all input channels: the parameters lack that factor.": filters * kernel**2 + filters,
+        "A filter has kernel × kernel pixels: the parameters include kernel only once.": weights // kernel + filters,
+        "The parameters are in thousands: return their number.": parameters / 1000,
     }
-    work_mistakes = {
-        "The work is doubled: one multiplication with its addition counts as one.": (
-            lambda *case: 2 * multiply_adds(*case)
-        ),
-        "The work is counted for each pixel of the input: a filter is applied once for each pixel of the output.": (
-            lambda in_channels, in_size, filters, kernel, *_: filters * in_channels * kernel**2 * in_size**2
-        ),
-        "The work has the biases in it: the slide's rule leaves them out.": (
-            lambda *case: parameters(*case) * layer(*case)[1][0].numel()
-        ),
-        "The work is that of one position: the filters are applied at each pixel of the output.": (
-            lambda in_channels, in_size, filters, kernel, *_: filters * in_channels * kernel**2
-        ),
-        "Each filter looks at all input channels: the work lacks that factor.": (
-            lambda *case: multiply_adds(*case) // case[0]
-        ),
-        "The work is in millions: return the number of multiply-adds.": lambda *case: multiply_adds(*case) / 1e6,
+    multiply_add_mistakes = {
+        "The multiply-adds are doubled: a multiplication with its addition counts as one.": 2 * multiply_adds,
+        "The multiply-adds are counted per pixel of the input, not of the output.": weights * in_size**2,
+        "The multiply-adds include the biases: the slide's rule leaves them out.": parameters * positions,
+        "The multiply-adds are those of one position: the filters are applied at each pixel of the output.": weights,
+        "Each filter covers all input channels: the multiply-adds lack that factor.": multiply_adds // in_channels,
+        "The multiply-adds are in millions: return their number.": multiply_adds / 1e6,
     }
-    parts = [(memory, memory_mistakes), (parameters, parameter_mistakes), (multiply_adds, work_mistakes)]
-    for place, (right, mistakes) in enumerate(parts):
+    results = [answer(*case) for case in cases]
+    if any(not isinstance(result, tuple | list) or len(result) != 3 for result in results):
+        raise Wrong("It must return three numbers: return memory_kb, parameters, multiply_adds")
+    figures = {
+        "the memory": (memory, memory_mistakes),
+        "the number of parameters": (parameters, parameter_mistakes),
+        "the number of multiply-adds": (multiply_adds, multiply_add_mistakes),
+    }
+    for (name, (right, mistakes)), given in zip(figures.items(), zip(*results, strict=True), strict=True):
+        expect(given, cases, right, mistakes, same=_close, name=f"{name} in conv_cost")
 
-        def one_figure(*case: int, place: int = place) -> float:
-            return answer(*case)[place]
 
-        one_figure.__name__ = f"{('the memory', 'the number of parameters', 'the work')[place]} in conv_cost"
-        expect(one_figure, cases, right, mistakes, same=_close)
+def _count_parameters(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 @exercise
 def missing_rows(answer: dict) -> None:
     """The slide's rows for fc6, fc7 and fc8: layer -> (memory in KB, parameters in thousands, multiply-adds in M)."""
     layers = {"fc6": (9216, 4096), "fc7": (4096, 4096), "fc8": (4096, 1000)}
-    if not isinstance(answer, dict) or set(answer) != set(layers):
-        raise Wrong("It must be a dict with the keys 'fc6', 'fc7' and 'fc8'.")
-    for name, (inputs, outputs) in layers.items():
-        row = answer[name]
-        if row is None or row is ... or (isinstance(row, tuple | list) and any(x is None or x is ... for x in row)):
-            raise Unanswered(f"The row of {name} is still empty.")
+    rows = filled_in(answer, layers)
+    for layer, (inputs, outputs) in layers.items():
+        row, weights = rows[layer], inputs * outputs
         if not isinstance(row, tuple | list) or len(row) != 3 or not all(isinstance(x, Real) for x in row):
-            raise Wrong(f"The row of {name} must be three numbers: memory in KB, parameters in k, flop in M.")
-        memory, parameters, work = row
-        weights = inputs * outputs
-        _one_figure(
-            f"{name}'s memory",
-            memory,
-            outputs * 4 / 1024,
-            {
-                "is that of its input: the column counts what comes out of the layer": inputs * 4 / 1024,
-                "counts numbers, not KB: each is a float32 of 4 bytes, and a KB has 1024": outputs,
-                "is in bytes: a KB has 1024": outputs * 4,
-                "is that of its weights: the column counts what comes out of the layer": weights * 4 / 1024,
-            },
-        )
-        _one_figure(
-            f"{name}'s number of parameters",
-            parameters,
-            (weights + outputs) / 1000,
-            {
-                "lacks the biases: there is one for each output": weights / 1000,
-                "has a bias for each input: there is one for each output": (weights + inputs) / 1000,
-                "is not in thousands": weights + outputs,
-                "is that of 256 inputs: flatten turns the 256 maps of 6×6 into 9216": (256 + 1) * outputs / 1000,
-                "is that of one 256·6 row of each map: flatten keeps all 256·6·6": (256 * 6 + 1) * outputs / 1000,
-            },
-        )
-        _one_figure(
-            f"{name}'s work",
-            work,
-            weights / 1e6,
-            {
-                "is doubled: one multiplication with its addition counts as one": 2 * weights / 1e6,
-                "is not in millions": weights,
-                "is in thousands: the column has millions": weights / 1000,
-                "is 0, but only pooling and flatten cost nothing: each output is a sum over all inputs": 0,
-            },
-        )
+            raise Wrong(f"The row of {layer} must be three numbers: memory in KB, parameters in k, flop in M.")
+        memory_mistakes = {
+            "is that of its input: the column counts the output of the layer": inputs * 4 / 1024,
+            "counts numbers, not KB: each is a float32 of 4 bytes, and a KB has 1024": outputs,
+            "is in bytes: a KB has 1024": outputs * 4,
+            "is that of its weights: the column counts the output of the layer": weights * 4 / 1024,
+        }
+        parameter_mistakes = {
+            "lacks the biases: there is one per output": weights / 1000,
+            "has one bias per input: there is one per output": (weights + inputs) / 1000,
+            "is not in thousands": weights + outputs,
+            "is that of 256 inputs: flatten turns the 256 maps of 6×6 into 9216": (256 + 1) * outputs / 1000,
+            "is that of one row of each map: flatten keeps all 256·6·6 numbers": (256 * 6 + 1) * outputs / 1000,
+        }
+        flop_mistakes = {
+            "is doubled: a multiplication with its addition counts as one": 2 * weights / 1e6,
+            "is not in millions": weights,
+            "is in thousands: the column is in millions": weights / 1000,
+            "is 0, but only pooling and flatten cost nothing: each output is a sum over all inputs": 0,
+        }
+        for column, given, exact, mistakes in (
+            ("memory", row[0], outputs * 4 / 1024, memory_mistakes),
+            ("number of parameters", row[1], (weights + outputs) / 1000, parameter_mistakes),
+            ("flop", row[2], weights / 1e6, flop_mistakes),
+        ):
+            if not _fits(given, exact):
+                cell = f"{layer}'s {column}"
+                reject(given, {f"{cell} {mistake}.": value for mistake, value in mistakes.items()}, _fits)
+                raise Wrong(f"{cell} cannot be {given:g}: compute it from the number of inputs and outputs.")
 
 
-def _one_figure(name: str, given: Real, exact: float, mistakes: dict[str, float]) -> None:
-    """The exact figure will do, and one rounded to a whole number, as the slide has it, or to one digit."""
-
-    def fits(value: float) -> bool:
-        return given == round(value) or abs(given - value) <= 0.051  # or rounded to one digit
-
-    if fits(exact):
-        return
-    for mistake, value in mistakes.items():
-        if fits(value):
-            raise Wrong(f"{name} {mistake}.")
-    raise Wrong(f"{name} cannot be {given:g}: work it out from the sizes of the layer's input and output.")
+def _fits(given: Real, exact: float) -> bool:
+    """Whether a figure is exact, rounded to one decimal, or rounded to an integer as on the slide."""
+    return given == round(exact) or abs(given - exact) <= 0.051
 
 
 @exercise
@@ -215,97 +160,55 @@ def erratum(answer: tuple) -> None:
         raise Wrong('Name the cell as (layer, column), such as ("conv1", "memory").')
     layer, column = (part.strip().lower() if isinstance(part, str) else part for part in answer)
     if layer not in SLIDE:
-        raise Wrong(f"{layer!r} is no layer of the slide: choose one of {', '.join(SLIDE)}.")
+        raise Wrong(f"The slide has no layer {layer!r}: choose one of {', '.join(SLIDE)}.")
     if column not in columns:
-        raise Wrong(f"{column!r} is no column to check: choose one of {', '.join(columns)}.")
+        raise Wrong(f"You cannot choose the column {column!r}: choose one of {', '.join(columns)}.")
     audit = audit_slide()
-    cell = (layer, columns[column])
-    if cell not in audit.index:
-        raise Wrong(f"The slide has no figure there: {layer} has no {column}.")
-    row = audit.loc[cell]
+    if (layer, columns[column]) not in audit.index:
+        raise Wrong(f"That cell of the slide is empty: {layer} has no {column}.")
+    row = audit.loc[layer, columns[column]]
     if row["agrees"]:
-        raise Wrong(
-            f"{layer}'s {column} follows from the rule: {row['arithmetic']}; the slide has {row['published']}. "
-            "Work out the others in the same way."
-        )
+        raise Wrong(f"{layer}'s {column}, {row['published']} on the slide, follows from the rule: {row['arithmetic']}.")
 
 
 @exercise
 def grouped_parameters(answer: Callable) -> None:
-    """(in_channels, filters, kernel, groups) -> the number of parameters of a grouped convolution, biases too."""
-
-    def right(in_channels: int, filters: int, kernel: int, groups: int) -> int:
-        convolution = nn.Conv2d(in_channels, filters, kernel, groups=groups, device="meta")
-        return sum(parameter.numel() for parameter in convolution.parameters())
-
-    mistakes = {
-        "The groups are not used: a filter sees the channels of its own group alone.": (
-            lambda in_channels, filters, kernel, groups: filters * in_channels * kernel**2 + filters
-        ),
-        "The biases are missing: there is one for each filter.": (
-            lambda in_channels, filters, kernel, groups: filters * in_channels // groups * kernel**2
-        ),
-        "The biases are divided by the groups too: there is one for each filter of every group.": (
-            lambda in_channels, filters, kernel, groups: (filters * in_channels * kernel**2 + filters) // groups
-        ),
-        "That is one group alone: there are as many more with the same number of parameters.": (
-            lambda in_channels, filters, kernel, groups: (
-                (filters // groups) * (in_channels // groups) * kernel**2 + filters // groups
-            )
-        ),
-        "Channels and filters are both divided by the groups, but all groups' filters count.": (
-            lambda in_channels, filters, kernel, groups: (
-                (filters // groups) * (in_channels // groups) * kernel**2 + filters
-            )
-        ),
-        "It multiplies by the groups: grouping makes a convolution smaller.": (
-            lambda in_channels, filters, kernel, groups: filters * in_channels * groups * kernel**2 + filters
-        ),
-        "A filter is kernel × kernel pixels large: kernel stands there only once.": (
-            lambda in_channels, filters, kernel, groups: filters * in_channels // groups * kernel + filters
-        ),
-        "It gives a float, such as 307.0: a number of parameters is whole. Use // to divide.": (
-            lambda in_channels, filters, kernel, groups: filters * in_channels / groups * kernel**2 + filters
-        ),
-        "A filter sees in_channels / groups channels: that factor is missing.": (
-            lambda in_channels, filters, kernel, groups: filters * kernel**2 + filters
-        ),
-    }
+    """(in_channels, filters, kernel, groups) -> the number of parameters of a grouped convolution, biases included."""
     cases = [(96, 256, 5, 2), (256, 384, 3, 1), (384, 256, 3, 2), (8, 12, 3, 4)]
-    expect(answer, cases, right, mistakes, same=same_whole_number)
+    in_channels, filters, kernel, groups = np.array(cases).T
+    right = [_count_parameters(nn.Conv2d(c, f, k, groups=g, device="meta")) for c, f, k, g in cases]
+    weights = filters * (in_channels // groups) * kernel**2
+    mistakes = {
+        "The groups are not used: a filter sees only the channels of its own group.": weights * groups + filters,
+        "The biases are missing: there is one per filter.": weights,
+        "The biases are divided by the number of groups, but every filter has one.": weights + filters // groups,
+        "That is one group: there are more with the same number of parameters.": (weights + filters) // groups,
+        "The filters are divided by the number of groups, but those of all groups count.": weights // groups + filters,
+        "It multiplies by the number of groups: grouping makes a convolution smaller.": weights * groups**2 + filters,
+        "A filter has kernel × kernel pixels: the factor kernel is there only once.": weights // kernel + filters,
+        "It returns a float, such as 307.0, but a number of parameters is an integer: use //.": weights * 1.0 + filters,
+        "A filter sees in_channels / groups channels: that factor is missing.": filters * kernel**2 + filters,
+    }
+    expect(answer, cases, right, mistakes, same=same_integer)
 
 
 @exercise
 def StudentAlexNet(answer: Callable) -> None:  # noqa: N802, named as the answer is
-    """StudentAlexNet(num_classes): the layers of the slide's table, logits (N, num_classes) of images."""
+    """StudentAlexNet(num_classes): the layers of the slide's table; returns logits (N, num_classes)."""
     torch.manual_seed(0)
     images = torch.randn(2, 3, 227, 227)
-    theirs = answer(num_classes=7)
-    if not isinstance(theirs, nn.Module):
-        raise Wrong("It must be a class that inherits from nn.Module.")
-    logits = theirs.eval()(images)
-    if not isinstance(logits, torch.Tensor) or logits.dim() != 2 or len(logits) != 2:
-        raise Wrong("forward must return logits of shape (N, num_classes).")
-    if logits.shape[1] != 7:
-        raise Wrong(
-            f"With num_classes=7 an image gets {logits.shape[1]} logits: the last layer must have num_classes outputs."
-        )
+    theirs = as_module(answer(num_classes=7)).eval()
+    need_logits(theirs(images), num_classes=7)
     ours = AlexNet(num_classes=7, dropout=0.5).eval()
     copy_weights(ours, theirs, images)
-    if sum(p.numel() for p in theirs.parameters()) != sum(p.numel() for p in ours.parameters()):
-        raise Wrong("The number of parameters differs: does a layer lack its bias, or is one defined and never used?")
+    if _count_parameters(theirs) != _count_parameters(ours):
+        raise Wrong("The number of parameters differs: does a layer lack its bias, or is one defined but never used?")
 
     with torch.no_grad():
         logits = theirs(images)
         if not near(logits, theirs(images)):
-            raise Wrong("In evaluation mode two passes differ: is dropout called as F.dropout without self.training?")
-        if not near(logits, ours(images)):
-            for message, forward in ALEXNET_MISTAKES.items():
-                if near(logits, forward(ours, images)):
-                    raise Wrong(message)
-            raise Wrong(
-                "With the same weights its logits differ from AlexNet's: compare forward with the slide's table."
-            )
+            raise Wrong("In evaluation mode two passes differ: is F.dropout called without self.training?")
+        need_same_output(logits, ours, images, ALEXNET_MISTAKES)
         theirs.train()
         if near(theirs(images), theirs(images)):
             raise Wrong("In training mode two passes are equal: dropout before fc6 and fc7 is missing.")
@@ -318,7 +221,7 @@ def _alexnet(
     fc_relu: Callable = F.relu,
     pool: Callable = F.max_pool2d,
 ) -> torch.Tensor:
-    """AlexNet in evaluation mode, with other functions in places."""
+    """AlexNet in evaluation mode, with other functions in some places."""
     x = pool(conv_relu(net.conv1(x)), 3, 2)
     x = pool(conv_relu(net.conv2(x)), 3, 2)
     x = conv_relu(net.conv4(conv_relu(net.conv3(x))))
@@ -326,17 +229,13 @@ def _alexnet(
     return net.fc8(fc_relu(net.fc7(fc_relu(net.fc6(x)))))
 
 
-def _same(x: torch.Tensor) -> torch.Tensor:
-    return x
-
-
 ALEXNET_MISTAKES = LOGITS_MISTAKES | {
-    "There is no ReLU behind the convolutions.": partial(_alexnet, conv_relu=_same),
-    "There is no ReLU between the fully-connected layers.": partial(_alexnet, fc_relu=_same),
-    "There is no ReLU at all: without it eight layers are no more than one.": (
-        partial(_alexnet, conv_relu=_same, fc_relu=_same)
+    "There is no ReLU after the convolutions.": partial(_alexnet, conv_relu=unchanged),
+    "There is no ReLU between the fully-connected layers.": partial(_alexnet, fc_relu=unchanged),
+    "There is no ReLU at all: eight layers can do no more than one.": (
+        partial(_alexnet, conv_relu=unchanged, fc_relu=unchanged)
     ),
-    "It pools by the mean: AlexNet takes the largest value of each window.": partial(_alexnet, pool=F.avg_pool2d),
+    "It uses average pooling: AlexNet takes the largest value of each window.": partial(_alexnet, pool=F.avg_pool2d),
     "It uses a sigmoid: the paper's point is ReLU.": partial(_alexnet, conv_relu=torch.sigmoid, fc_relu=torch.sigmoid),
     "It uses tanh: the paper's point is ReLU.": partial(_alexnet, conv_relu=torch.tanh, fc_relu=torch.tanh),
 }
@@ -344,25 +243,22 @@ ALEXNET_MISTAKES = LOGITS_MISTAKES | {
 
 @exercise
 def initial_loss(answer: Callable) -> None:
-    """num_classes -> the cross-entropy of a network that cannot tell the classes apart yet, in nats."""
-
-    def right(num_classes: int) -> float:
-        return float(F.cross_entropy(torch.zeros(1, num_classes, dtype=torch.float64), torch.tensor([0])))
-
-    mistakes = {
-        "The logarithm has base 2: cross-entropy in torch is in nats, with the natural logarithm.": math.log2,
-        "The logarithm has base 10: cross-entropy in torch is in nats, with the natural logarithm.": math.log10,
-        "It is negative: the loss is minus the logarithm of a probability below 1.": lambda n: -math.log(n),
-        "That is the probability of the right class: the loss is minus its logarithm.": lambda n: 1 / n,
-        "That is the share of wrong guesses: the loss is minus the logarithm of the right class's probability.": (
-            lambda n: 1 - 1 / n
-        ),
-        "It does not depend on the number of classes as it should: it has a fixed one in it.": lambda n: math.log(10),
-        "It is the loss of a fixed 200 classes: use num_classes.": lambda n: math.log(200),
-        "It is the loss of a fixed 1000 classes: use num_classes.": lambda n: math.log(1000),
-        "The logits are all 0, and so are their exponentials' differences: the loss is not 0.": lambda n: 0.0,
-        "It takes the logarithm of num_classes - 1: the right class is one of them.": lambda n: math.log(n - 1),
-        "That is the number of classes: take the right class's probability, and minus its logarithm.": float,
+    """num_classes -> the cross-entropy, in nats, of a network that cannot tell the classes apart yet."""
+    n = np.array([10, 200, 1000, 2])
+    right = [F.cross_entropy(torch.zeros(1, num_classes), torch.tensor([0])).item() for num_classes in n]
+    fixed = {
+        f"It is the loss for {number} classes, whatever the argument: use num_classes.": np.full(4, math.log(number))
+        for number in (10, 200, 1000)
+    }
+    mistakes = fixed | {
+        "The logarithm has base 2: cross-entropy in torch is in nats, with the natural logarithm.": np.log2(n),
+        "The logarithm has base 10: cross-entropy in torch is in nats, with the natural logarithm.": np.log10(n),
+        "It is negative: the loss is minus the logarithm of a probability below 1.": -np.log(n),
+        "That is the probability of the correct class: the loss is minus its logarithm.": 1 / n,
+        "That is the probability of a wrong guess: the loss is minus the logarithm of the correct class's.": 1 - 1 / n,
+        "All logits are 0, and the softmax makes them equal probabilities: the loss is not 0.": 0.0 * n,
+        "It is the logarithm of num_classes - 1: the correct class is one of the classes.": np.log(n - 1),
+        "That is the number of classes: the loss is minus the logarithm of the correct class's probability.": n,
     }
     expect(answer, [(10,), (200,), (1000,), (2,)], right, mistakes, same=_close)
 

@@ -10,17 +10,13 @@ from torch import nn
 from cnnlesson.anatomy import forward_hooks
 from cnnlesson.checks.verdict import Wrong, reject
 
+LAYERS = (nn.Conv2d, nn.Linear, nn.BatchNorm2d)
+
 # What a network may do to its logits by mistake, as functions of a right network and images.
 LOGITS_MISTAKES = {
-    "It ends in a softmax, but the loss takes logits: return the output of the last layer.": (
-        lambda net, x: net(x).softmax(dim=1)
-    ),
-    "It ends in a log_softmax, but F.cross_entropy takes logits and does that itself.": (
-        lambda net, x: net(x).log_softmax(dim=1)
-    ),
-    "It ends in a sigmoid, but the loss takes logits: return the output of the last layer.": (
-        lambda net, x: net(x).sigmoid()
-    ),
+    "It ends in a softmax, but F.cross_entropy takes logits.": lambda net, x: net(x).softmax(dim=1),
+    "It ends in a log_softmax, but F.cross_entropy takes logits.": lambda net, x: net(x).log_softmax(dim=1),
+    "It ends in a sigmoid, but F.cross_entropy takes logits.": lambda net, x: net(x).sigmoid(),
     "There is a ReLU after the last layer, but logits may be negative.": lambda net, x: F.relu(net(x)),
 }
 
@@ -44,17 +40,14 @@ def need_logits(output: object, num_classes: int) -> None:
     if not isinstance(output, torch.Tensor) or output.dim() != 2 or len(output) != 2:
         raise Wrong("forward must return logits of shape (N, num_classes).")
     if output.shape[1] != num_classes:
-        raise Wrong(
-            f"With num_classes={num_classes} it returns {output.shape[1]} logits per image: the last layer must have "
-            "num_classes outputs."
-        )
+        raise Wrong(f"With num_classes={num_classes} it returns {output.shape[1]} logits per image.")
 
 
 def need_same_output(output: torch.Tensor, ours: nn.Module, x: torch.Tensor, mistakes: Mapping[str, Callable]) -> None:
     """Raise `Wrong` unless it is our output for x. `mistakes` maps messages to functions of our network and x."""
     if not near(output, ours(x)):
-        reject(output, ((message, mistake(ours, x)) for message, mistake in mistakes.items()), near)
-        raise Wrong("With the same weights its outputs differ from ours: compare forward with the figure.")
+        reject(output, mistakes, near, ours, x)
+        raise Wrong("With the same weights its outputs differ from ours: compare forward with the text above.")
 
 
 def near(given: torch.Tensor, expected: torch.Tensor) -> bool:
@@ -99,7 +92,7 @@ def trace_layers(model: nn.Module, images: torch.Tensor) -> Trace:
         steps.append(Step(layer, sources.get(id(inputs[0])), inputs[0]))
         sources[id(output)] = layer
 
-    layers = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d | nn.Linear | nn.BatchNorm2d)]
+    layers = [layer for layer in model.modules() if isinstance(layer, LAYERS)]
     try:
         with forward_hooks(layers, record), torch.no_grad():
             output = model(images.clone())
@@ -125,9 +118,7 @@ def copy_weights(source: nn.Module, target: nn.Module, images: torch.Tensor) -> 
         missing = len(ours.get((kind, shape), ())) - len(theirs.get((kind, shape), ()))
         if missing:
             problem = "is missing" if missing > 0 else "should not be there"
-            raise Wrong(
-                f"A {kind} with weights of shape {tuple(shape)} {problem}: compare with the figure, layer by layer."
-            )
+            raise Wrong(f"A {kind} with weights of shape {tuple(shape)} {problem}: compare with the figure.")
     for (kind, shape), layers in ours.items():
         for layer, twin in zip(layers, theirs[kind, shape], strict=True):
             for setting in ("stride", "padding"):

@@ -1,15 +1,16 @@
-"""What a check says, and how it tries an answer without being hurt by it."""
+"""What a check reports about an answer, and how it runs the answer safely."""
 
 import copy
 import functools
 import html
+import operator
 import os
 import random
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from numbers import Integral
@@ -18,62 +19,67 @@ from pathlib import Path
 import numpy as np
 import torch
 
-SECONDS = 20  # that an answer may take to run on all inputs of its check
-STATUSES = {"right": ("✔", "right", "#009E73"), "wrong": ("✘", "not right yet", "#D55E00")}
-STATUSES["unanswered"] = ("○", "not answered yet", "#767676")
+from cnnlesson.runtime.display import in_notebook, one_line
+
+SECONDS = 20  # time limit for an answer, over all inputs of its check
+STATUSES = {
+    "right": ("✔", "right", "#009E73"),
+    "wrong": ("✘", "not right yet", "#D55E00"),
+    "unanswered": ("○", "not answered yet", "#767676"),
+}
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a check found about one answer."""
+    """What a check found out about an answer."""
 
     exercise: str
     status: str  # "right", "wrong" or "unanswered"
-    message: str  # what is wrong and where to look; empty where there is nothing to say
+    message: str  # what is wrong and where to look; may be empty
 
     @property
     def right(self) -> bool:
         return self.status == "right"
 
     def __str__(self) -> str:
-        icon, words, _ = STATUSES[self.status]
-        return f"{icon} {self.exercise}: {words}" + (f". {self.message}" if self.message else "")
+        icon, text, _ = STATUSES[self.status]
+        return f"{icon} {self.exercise}: {text}" + (f". {self.message}" if self.message else "")
 
     def _repr_html_(self) -> str:
-        icon, words, colour = STATUSES[self.status]
+        icon, text, colour = STATUSES[self.status]
         message = f"<div>{html.escape(self.message)}</div>" if self.message else ""
         return (
             f'<div role="status" style="border-left: 6px solid {colour}; padding: 0.4em 0.8em; margin: 0.4em 0">'
-            f"<strong>{icon} {html.escape(self.exercise)}: {words}</strong>{message}</div>"
+            f"<strong>{icon} {html.escape(self.exercise)}: {text}</strong>{message}</div>"
         )
 
     def _ipython_display_(self) -> None:
-        """Nothing: the check has shown it already, and a notebook would show it again as the cell's value."""
+        """Show nothing: the check has shown the verdict, and a notebook would repeat it as the value of the cell."""
 
 
-class Wrong(Exception):  # noqa: N818, it is no error of ours
-    """A check raises this about an answer; the message names the mistake and where to look."""
+class Wrong(Exception):  # noqa: N818, not a failure of the check
+    """Raised by a check if the answer is wrong. The message names the mistake and where to look."""
 
 
 class Unanswered(Exception):  # noqa: N818
-    """A check raises this where a part of the answer is missing; the message says which."""
+    """Raised by a check if a part of the answer is missing. The message says which."""
 
 
 class CheckError(AssertionError):
-    """Raised instead of showing a verdict, where CNNLESSON_CHECKS asks for it."""
+    """Raised after a verdict if CNNLESSON_CHECKS asks for it."""
 
 
 class _TooSlow(BaseException):
-    """Ends an answer that does not return; no `except Exception` of the answer catches it."""
+    """Stops an answer that does not return. No `except Exception` in the answer catches it."""
 
 
 _verdicts: dict[str, dict[str, Verdict | None]] = {}  # by module, in the order of the exercises
 
 
 def exercise(check: Callable) -> Callable[..., Verdict]:
-    """Make a check of a function that tries an answer, and raises `Wrong` or `Unanswered` where it is not right.
+    """Make a check of a function that tries an answer and raises `Wrong` or `Unanswered`, or returns if it is right.
 
-    The check never raises, whatever the answer does, and leaves the answer and all random states as they were.
+    The check itself never raises, whatever the answer does. It leaves the answer and all random states unchanged.
     """
     name = check.__name__
     verdicts = _verdicts.setdefault(check.__module__, {})
@@ -83,8 +89,8 @@ def exercise(check: Callable) -> Callable[..., Verdict]:
     def judged(*answers) -> Verdict:
         verdict = verdicts[name] = Verdict(name, *_judge(check, answers))
         _show(verdict)
-        wanted = {"strict": "right", "untouched": "unanswered"}.get(os.environ.get("CNNLESSON_CHECKS", ""))
-        if wanted and verdict.status != wanted:
+        required = {"strict": "right", "untouched": "unanswered"}.get(os.environ.get("CNNLESSON_CHECKS", ""))
+        if required and verdict.status != required:
             raise CheckError(str(verdict))
         return verdict
 
@@ -92,45 +98,76 @@ def exercise(check: Callable) -> Callable[..., Verdict]:
 
 
 def progress(module: str) -> None:
-    """Show how far the student is: a line for each exercise of a module of checks."""
+    """Print the student's progress: a line for each exercise of a module of checks."""
     verdicts = _verdicts[module]
     done = sum(verdict is not None and verdict.right for verdict in verdicts.values())
     lines = [f"{done} of {len(verdicts)} exercises are right."]
     for name, verdict in verdicts.items():
-        icon, words, _ = STATUSES[verdict.status if verdict else "unanswered"]
-        lines.append(f"{icon} {name}: {words}")
+        icon, text, _ = STATUSES[verdict.status if verdict else "unanswered"]
+        lines.append(f"{icon} {name}: {text}")
     print("\n".join(lines))
 
 
 def expect(
-    answer: Callable,
+    answer: Callable | Iterable,
     cases: Sequence[tuple],
-    right: Callable,
-    mistakes: Mapping[str, Callable],
-    same: Callable[[object, object], bool] = lambda given, expected: given == expected,
+    right: Callable | Iterable,
+    mistakes: Mapping[str, Callable | Iterable],
+    same: Callable[[object, object], bool] = operator.eq,
+    name: str = "",
 ) -> None:
-    """Compare `answer` with `right` on all `cases`, and raise `Wrong` where they differ.
+    """Raise `Wrong` unless `answer` returns what `right` returns, in all `cases`.
 
-    `mistakes` are wrong functions by the message that names the mistake: the first that gives what the answer gives,
-    in every case, is taken to be the one made. Where none does, the first case that differs is shown.
+    `mistakes` maps messages to functions that make the mistake. The first one that agrees with the answer in all
+    cases names the mistake. If none agrees, the message shows the first case that differs, as a call of `name`.
+    Each function may also be the sequence of its results, one per case.
     """
-    given = [answer(*case) for case in cases]
-    expected = [right(*case) for case in cases]
-    if all(map(same, given, expected)):
+
+    def results(function: Callable | Iterable) -> Iterable:
+        return (function(*case) for case in cases) if callable(function) else function
+
+    def all_same(given: Iterable, expected: Iterable) -> bool:
+        return all(map(same, given, expected))
+
+    given, expected = list(results(answer)), list(results(right))
+    if all_same(given, expected):
         return
-    for message, mistaken in mistakes.items():
-        if all(map(same, given, (mistaken(*case) for case in cases))):
-            raise Wrong(message)
+    reject(given, {message: results(mistaken) for message, mistaken in mistakes.items()}, all_same)
     case, result = next((c, g) for c, g, e in zip(cases, given, expected, strict=True) if not same(g, e))
+    call = f"{name or getattr(answer, '__name__', 'your answer')}({', '.join(map(_short, case))})"
+    raise Wrong(f"{call} is {_short(returned(result))}, which is not right: work that case out by hand.")
+
+
+def reject(given: object, mistakes: Mapping[str, object], same: Callable[[object, object], bool], *inputs) -> None:
+    """Raise `Wrong` with the message of the first of `mistakes`, a result or a function of `inputs`, that is given."""
+    for message, mistaken in mistakes.items():
+        if same(given, mistaken(*inputs) if callable(mistaken) else mistaken):
+            raise Wrong(message)
+
+
+def returned(result: object) -> object:
+    """The result of an answer; raises `Wrong` for None."""
     if result is None:
         raise Wrong("It returns None: does the function end with a return?")
-    arguments = ", ".join(map(_short, case))
-    name = getattr(answer, "__name__", "your answer")
-    raise Wrong(f"{name}({arguments}) gives {_short(result)}, which is not right: work that case out by hand.")
+    return result
 
 
-def same_whole_number(given: object, expected: object) -> bool:
-    """Equal, and both of a type for whole numbers or neither: 56.0 is not the same as 56."""
+def filled_in(answer: object, keys: Collection[str]) -> dict:
+    """The answer; raises `Wrong` unless it is a dict with these keys, and `Unanswered` if a value is still empty."""
+    if not isinstance(answer, dict) or set(answer) != set(keys):
+        raise Wrong(f"Expected a dict with the keys {', '.join(map(repr, keys))}.")
+    empty = [key for key in keys if _is_empty(answer[key])]
+    if empty:
+        raise Unanswered(f"Still empty: {', '.join(empty)}.")
+    return answer
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or value is ... or (isinstance(value, tuple | list) and any(map(_is_empty, value)))
+
+
+def same_integer(given: object, expected: object) -> bool:
+    """Equal, and both integers or neither: 56.0 is not the same as 56."""
     return isinstance(given, Integral) == isinstance(expected, Integral) and given == expected
 
 
@@ -156,15 +193,14 @@ def _judge(check: Callable, answers: Sequence) -> tuple[str, str]:
         return "wrong", f"It did not return within {SECONDS} seconds: is there a loop that never ends?"
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # whatever the answer raises, sys.exit() too
+    except BaseException as error:  # whatever the answer raises, including sys.exit()
         return "wrong", _describe(error)
     return "right", ""
 
 
 def _describe(error: BaseException) -> str:
-    """An error in the answer: the student's own line, and what Python said, in one line each."""
-    said = " ".join(str(error).split())
-    text = f"It raised {type(error).__name__}" + (f": {said}" if said else "")
+    """An error in the answer, with the line of the student's code that raised it."""
+    text = f"It raised {one_line(error)}"
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_library(frame.filename)]
     if own and own[-1].line:
         text += f" (in your line {own[-1].lineno}: {own[-1].line})"
@@ -179,7 +215,7 @@ def _is_library(filename: str) -> bool:
 
 @contextmanager
 def _unchanged_state() -> Iterator[None]:
-    """Give back all random states, and whether torch records gradients, as they were."""
+    """Restore all random states, the gradient mode and the default dtype afterwards."""
     python, numpy, grad = random.getstate(), np.random.get_state(), torch.is_grad_enabled()
     dtype = torch.get_default_dtype()
     try:
@@ -194,9 +230,9 @@ def _unchanged_state() -> Iterator[None]:
 
 @contextmanager
 def _time_limit() -> Iterator[None]:
-    """Raise `_TooSlow` in the code within after `SECONDS`.
+    """Raise `_TooSlow` in the block after `SECONDS`.
 
-    It needs the main thread and a system with alarms (Linux, macOS); elsewhere the stop button ends an endless answer.
+    This needs the main thread, and signals that Windows lacks. Elsewhere only the stop button ends an endless loop.
     """
     if not hasattr(signal, "setitimer") or threading.current_thread() is not threading.main_thread():
         yield
@@ -206,7 +242,7 @@ def _time_limit() -> Iterator[None]:
         raise _TooSlow
 
     before = signal.signal(signal.SIGALRM, stop)
-    signal.setitimer(signal.ITIMER_REAL, SECONDS, 1)  # and again each second, for an answer that swallows it
+    signal.setitimer(signal.ITIMER_REAL, SECONDS, 1)  # repeats every second, for an answer that swallows it
     try:
         yield
     finally:
@@ -215,12 +251,10 @@ def _time_limit() -> Iterator[None]:
 
 
 def _show(verdict: Verdict) -> None:
-    """A panel in a notebook, a line elsewhere."""
-    if "IPython" in sys.modules:
-        from IPython import get_ipython
+    """A panel in a notebook, a line of text elsewhere."""
+    if in_notebook():
         from IPython.display import display
 
-        if get_ipython() is not None:
-            display({"text/html": verdict._repr_html_(), "text/plain": str(verdict)}, raw=True)
-            return
-    print(verdict)
+        display({"text/html": verdict._repr_html_(), "text/plain": str(verdict)}, raw=True)
+    else:
+        print(verdict)
