@@ -1,11 +1,11 @@
-"""Published figures of AlexNet beside what follows from its layers."""
+"""Published figures about AlexNet, compared with what its layers imply."""
 
 import pandas as pd
 
 from cnnlesson.anatomy import arithmetic, layer_table, product_text
 from cnnlesson.models import AlexNet, TwoTowerAlexNet
 
-# Krizhevsky, Sutskever and Hinton (2012), caption of figure 2: the numbers of the network's inputs and neurons.
+# Krizhevsky, Sutskever and Hinton (2012), caption of figure 2: the number of inputs and neurons.
 CAPTION = {
     "input": 150_528,
     "conv1": 253_440,
@@ -18,7 +18,7 @@ CAPTION = {
     "fc8": 1000,
 }
 
-# The layer table of the lesson's slide, as it is printed, in the columns of `layer_table`.
+# The layer table on the lesson's slide, as printed, with the columns of `layer_table`.
 SLIDE = {
     "conv1": (3, 227, 64, 11, 4, 2, 64, 56, 784, 23, 73),
     "pool1": (64, 56, None, 3, 2, 0, 64, 27, 182, 0, 0),
@@ -33,11 +33,11 @@ SLIDE = {
 
 
 def audit_caption() -> pd.DataFrame:
-    """The figures of the paper's caption: a row each, with published, computed, agrees and arithmetic.
+    """The figures in the paper's caption, one per row, with published, computed, agrees and arithmetic.
 
-    Computed is the number of values that comes out of each layer of `TwoTowerAlexNet`, from 227×227 pixels.
+    Computed is the number of output values of each layer of `TwoTowerAlexNet`, for 227×227 pixels.
     """
-    table = layer_table(TwoTowerAlexNet(num_classes=1000), (3, 227, 227)).astype(object)  # whole numbers stay whole
+    table = layer_table(TwoTowerAlexNet(num_classes=1000), (3, 227, 227)).astype(object)  # integers stay integers
     rows = []
     for layer, published in CAPTION.items():
         if layer == "input":
@@ -51,15 +51,15 @@ def audit_caption() -> pd.DataFrame:
             arithmetic = f"{product_text([channels, size, size])} = {computed:,}"
         rows.append((layer, published, computed, published == computed, arithmetic))
     audit = pd.DataFrame(rows, columns=["layer", "published", "computed", "agrees", "arithmetic"]).set_index("layer")
-    audit.loc["input", "arithmetic"] += "; 3·224·224 = 150,528, but (224 - 11) / 4 + 1 = 54.25 is no whole number"
-    audit.loc["conv1", "arithmetic"] += "; 253,440 / 96 = 2,640, which is no square"
+    audit.loc["input", "arithmetic"] += "; 3·224·224 = 150,528, but (224 - 11) / 4 + 1 = 54.25 is not an integer"
+    audit.loc["conv1", "arithmetic"] += "; 253,440 / 96 = 2,640 is not a square"
     return audit
 
 
 def audit_slide() -> pd.DataFrame:
-    """The figures of the slide's table, a row each, with published, computed, agrees and arithmetic.
+    """The figures in the slide's table, one per row, with published, computed, agrees and arithmetic.
 
-    Computed is `layer_table` of `AlexNet`; a figure agrees if the exact value rounds to it.
+    Computed is the value in the `layer_table` of `AlexNet`; a figure agrees if the computed value rounds to it.
     """
     model = AlexNet(num_classes=1000, dropout=0.5)
     table = layer_table(model, (3, 227, 227)).astype(object)
