@@ -1,8 +1,7 @@
-"""The files of a data set: read from a zip archive or a folder, decoded, and kept decoded in a cache."""
+"""The files of a data set: read them from a zip archive or a folder, decode them, and cache the result."""
 
 import zipfile
 import zlib
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -14,17 +13,18 @@ from cnnlesson.runtime.atomic import atomic_write
 
 
 class Files:
-    """Read-only access to files by name; use it in a `with`, which closes the archive.
+    """Read files of a zip archive or a folder by name, in a `with` block, which closes the archive.
 
-    Nothing is unpacked: a file's bytes come straight from the archive.
+    Nothing is unpacked: files are read straight from the archive.
 
     Attributes:
         path: the archive or folder.
-        names: the names of all files, sorted, with "/" between folders and without the one folder that holds all.
+        names: the names of all files, sorted, with "/" between folders. If an archive has a single top-level folder,
+            names are relative to that folder.
 
     Raises:
         FileNotFoundError: there is nothing at `path`.
-        ValueError: `path` is neither a folder nor a whole zip archive, or its names would lead out of it.
+        ValueError: `path` is neither a folder nor a complete zip archive, or a name in it leads out of the archive.
     """
 
     def __init__(self, path: Path):
@@ -44,7 +44,7 @@ class Files:
         except zipfile.BadZipFile:
             size = self.path.stat().st_size
             raise ValueError(
-                f"{self.path} ({size:,} bytes) is not a whole zip archive: delete it and fetch it again"
+                f"{self.path} ({size:,} bytes) is not a complete zip archive: delete it and download it again"
             ) from None
         names = [info.filename for info in self._zip.infolist() if not info.is_dir()]
         for name in names:
@@ -61,16 +61,13 @@ class Files:
         try:
             return (self.path / name).read_bytes() if self._zip is None else self._zip.read(self._top + name)
         except (FileNotFoundError, KeyError):
-            raise ValueError(f"{self.path} has no {name}: is it the right one, and whole?") from None
-        except RuntimeError as error:  # zipfile's word for a password
-            raise ValueError(f"{self.path} is protected by a password: unpack it, and name the folder") from error
+            raise ValueError(f"{self.path} has no {name}: is it the right data set, and complete?") from None
+        except RuntimeError as error:  # how zipfile reports a missing password
+            raise ValueError(f"{self.path} is protected by a password: unpack it and use the folder") from error
         except (zipfile.BadZipFile, EOFError, zlib.error) as error:
             raise ValueError(
-                f"{self.path}: {name} is damaged ({error}): delete the archive and fetch it again"
+                f"{self.path}: {name} is damaged ({error}): delete the archive and download it again"
             ) from None
-
-    def read_text(self, name: str) -> str:
-        return self.read(name).decode()
 
     def __enter__(self) -> "Files":
         return self
@@ -80,17 +77,23 @@ class Files:
             self._zip.close()
 
 
-def decode(files: Files, names: Sequence[str]) -> torch.Tensor:
-    """Decode image files of one size into uint8 (N, 3, H, W); grayscale becomes RGB with three equal channels.
+def decode_train_test(
+    files: Files, train: list[tuple[str, str]], test: list[tuple[str, str]], classes: dict[str, str]
+) -> TrainTest:
+    """Decode the image files of a data set, all of one size; grayscale becomes RGB with three equal channels.
 
-    One processor core decodes more than 10,000 images of 64×64 a second, straight from the archive. Threads and
-    processes were tried and left out: an image is so small that handing it over costs as much as decoding it.
+    One CPU core decodes more than 10,000 images of 64×64 pixels per second, straight from the archive. Threads and
+    processes do not help: an image is so small that passing it on costs as much as decoding it.
+
+    Args:
+        train, test: (file name, class) of each image.
+        classes: a readable name for each class, in the order of the labels.
 
     Raises:
-        ValueError: a file cannot be decoded, or differs in size from the first; names it.
+        ValueError: a file cannot be decoded, or its size differs from the first; the message names the file.
     """
     images = None
-    for number, name in enumerate(tqdm(names, desc="decoding", unit=" images", leave=False)):
+    for number, (name, _) in enumerate(tqdm(train + test, desc="decoding", unit=" images", leave=False)):
         try:
             data = torch.frombuffer(bytearray(files.read(name)), dtype=torch.uint8)
             image = decode_image(data, mode=ImageReadMode.RGB)  # (3, H, W)
@@ -98,22 +101,29 @@ def decode(files: Files, names: Sequence[str]) -> torch.Tensor:
             reason = str(error).splitlines()[0]
             raise ValueError(f"{files.path}: {name} cannot be decoded as an image: {reason}") from None
         if images is None:
-            images = torch.empty((len(names), *image.shape), dtype=torch.uint8)
+            images = torch.empty((len(train + test), *image.shape), dtype=torch.uint8)
         if image.shape != images.shape[1:]:
             height, width = images.shape[2:]
             raise ValueError(
-                f"{files.path}: {name} has {image.shape[1]}×{image.shape[2]} pixels "
-                f"where the others have {height}×{width}"
+                f"{files.path}: all images must have the size of the first, {height}×{width} pixels, but {name} has "
+                f"{image.shape[1]}×{image.shape[2]}"
             )
         images[number] = image
-    return images
+
+    label_of = {key: label for label, key in enumerate(classes)}
+    labels = torch.tensor([label_of[key] for _, key in train + test])
+    names = tuple(classes.values())
+    return TrainTest(
+        train=ImageSet(images[: len(train)], labels[: len(train)], names),
+        test=ImageSet(images[len(train) :], labels[len(train) :], names),
+    )
 
 
 def save_cache(data: TrainTest, path: Path, source: Path) -> TrainTest:
-    """Write `data` into `path`, and return it mapped from there; `source` is the archive or folder it came from.
+    """Write `data` to `path`, and return it memory-mapped from there; `source` is the archive or folder it came from.
 
     Raises:
-        OSError: the file cannot be written, such as on a full disk; nothing is left of it.
+        OSError: the file cannot be written, for example because the disk is full; no partial file is left.
     """
     content = {
         "source": _fingerprint(source),
@@ -130,17 +140,17 @@ def save_cache(data: TrainTest, path: Path, source: Path) -> TrainTest:
     except (OSError, RuntimeError) as error:  # torch.save reports some failed writes as RuntimeError
         size = data.train.images.nbytes + data.test.images.nbytes
         raise OSError(
-            f"the decoded images ({size / 1e6:,.0f} MB) could not be written to {path}: free some room on that disk, "
-            f"or name another folder ({error})"
+            f"the decoded images ({size / 1e6:,.0f} MB) could not be written to {path}: free some space on that disk, "
+            f"or use another folder ({error})"
         ) from error
     return load_cache(path, source)
 
 
-def load_cache(path: Path, source: Path | None) -> TrainTest | None:
-    """The images that `save_cache` wrote, or None where there is no whole cache of this `source`.
+def load_cache(path: Path, source: Path) -> TrainTest | None:
+    """The images that `save_cache` wrote, or None if there is no intact cache of this `source`.
 
-    Where the source is gone, because the archive was deleted to save room, any whole cache will do. The images are
-    mapped: they are read from disk when they are used, and changing them changes nothing on disk.
+    If the source no longer exists (the archive may be deleted to save space), any intact cache is returned. The
+    images are memory-mapped: they are read from disk when they are used, and changing them does not change the file.
     """
     if not path.exists():
         return None
@@ -151,15 +161,15 @@ def load_cache(path: Path, source: Path | None) -> TrainTest | None:
             train=ImageSet(content["train_images"], content["train_labels"], classes),
             test=ImageSet(content["test_images"], content["test_labels"], classes),
         )
-    except Exception as error:  # whatever a damaged file, or one of another program, raises
-        print(f"{path} is damaged and will be made anew ({type(error).__name__})")
+    except Exception as error:  # a damaged file, or one of another program, can raise anything
+        print(f"{path} is damaged and will be written again ({type(error).__name__})")
         return None
-    if source is not None and source.exists() and content["source"] != _fingerprint(source):
+    if source.exists() and content["source"] != _fingerprint(source):
         return None
     return data
 
 
 def _fingerprint(source: Path) -> list[int]:
-    """Changes when the archive or the folder is replaced: its size and the time of its last change."""
+    """The size and modification time of the archive or folder, which change when it is replaced."""
     status = source.stat()
     return [status.st_size, status.st_mtime_ns]

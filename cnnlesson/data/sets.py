@@ -1,4 +1,4 @@
-"""Data sets by name: image folders, CIFAR-10, and whatever a form field or a command line names."""
+"""Data sets by name: image folders, CIFAR-10, and what a form field or a command line names."""
 
 import os
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 from torchvision import datasets
 
-from cnnlesson.data.files import Files, decode
+from cnnlesson.data.files import Files, decode_train_test
 from cnnlesson.data.image_set import ImageSet, TrainTest
 from cnnlesson.data.shapes import shapes
 from cnnlesson.data.tiny_imagenet import tiny_imagenet
@@ -17,38 +17,28 @@ EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 def image_folder(path: str | os.PathLike) -> TrainTest:
     """The images in train/<class>/ and test/<class>/ under `path`, a folder or a zip archive.
 
-    Classes are the names of the folders, in alphabetical order; images are in the order of their names. All must have
-    one size; grayscale becomes RGB.
+    Classes are the names of the folders, in alphabetical order; images are in the order of their names. All images
+    must have the same size; grayscale becomes RGB.
 
     Raises:
         FileNotFoundError: there is nothing at `path`.
-        ValueError: a part or a class has no images, or a file cannot be decoded; names it.
+        ValueError: a class has no images in one part, or a file cannot be decoded; the message names it.
     """
     with Files(Path(path)) as files:
         names = [name for name in files.names if name.lower().endswith(EXTENSIONS) and name.count("/") >= 2]
-        train_names = [name for name in names if name.startswith("train/")]
-        test_names = [name for name in names if name.startswith("test/")]
-        classes = sorted({class_of(name) for name in train_names + test_names})
-        for part, part_names in (("train", train_names), ("test", test_names)):
-            missing = sorted(set(classes) - {class_of(name) for name in part_names})
-            if missing or not part_names:
+        train = [(name, name.split("/")[1]) for name in names if name.startswith("train/")]
+        test = [(name, name.split("/")[1]) for name in names if name.startswith("test/")]
+        classes = sorted({class_name for _, class_name in train + test})
+        for part, images in (("train", train), ("test", test)):
+            missing = sorted(set(classes) - {class_name for _, class_name in images})
+            if missing or not images:
                 where = f"{part}/{missing[0]}/" if missing else f"{part}/<class>/"
                 raise ValueError(f"{files.path} has no images in {where}: each class needs some in train/ and in test/")
-        images = decode(files, train_names + test_names)
-    labels = torch.tensor([classes.index(class_of(name)) for name in train_names + test_names])
-    num_train = len(train_names)
-    return TrainTest(
-        train=ImageSet(images[:num_train], labels[:num_train], tuple(classes)),
-        test=ImageSet(images[num_train:], labels[num_train:], tuple(classes)),
-    )
-
-
-def class_of(name: str) -> str:
-    return name.split("/")[1]
+        return decode_train_test(files, train, test, {name: name for name in classes})
 
 
 def cifar10(root: str | os.PathLike) -> TrainTest:
-    """The official 50,000 training and 10,000 test images, found under `root` or downloaded by torchvision (170 MB).
+    """The official 50,000 training and 10,000 test images, read from `root` or downloaded by torchvision (170 MB).
 
     Raises:
         OSError: the download failed.
@@ -57,8 +47,8 @@ def cifar10(root: str | os.PathLike) -> TrainTest:
         parts = [datasets.CIFAR10(root, train=is_train, download=True) for is_train in (True, False)]
     except (OSError, RuntimeError) as error:  # torchvision reports wrong bytes as RuntimeError
         raise OSError(
-            f"CIFAR-10 could not be downloaded ({error}): run this again, or fetch {datasets.CIFAR10.url} "
-            f"with a browser and save it in {root}"
+            f"CIFAR-10 could not be downloaded ({error}): run this again, or download {datasets.CIFAR10.url} "
+            f"in a browser and save it in {root}"
         ) from error
     return TrainTest(*(_image_set(part) for part in parts))
 
@@ -69,8 +59,10 @@ def _image_set(part: datasets.CIFAR10) -> ImageSet:
 
 
 def named_images(name: str, root: str | os.PathLike, seed: int) -> TrainTest:
-    """The images called `name`: "shapes", drawn on the spot with `seed`; "tiny-imagenet", found under `root` or
-    downloaded to there; or the path of a zip or folder with TinyImageNet's layout, or train/<class>/, test/<class>/.
+    """The data set called `name`.
+
+    That is "shapes", generated with `seed`; "tiny-imagenet", read from `root` or downloaded to it; or the path of a zip
+    archive or folder with TinyImageNet's layout, or with train/<class>/ and test/<class>/.
 
     Raises:
         FileNotFoundError, ConnectionError, OSError, ValueError: as `tiny_imagenet` and `image_folder` do.

@@ -11,7 +11,7 @@ from cnnlesson.data import cifar10
 
 @pytest.fixture
 def official_files(tmp_path, monkeypatch):
-    """The official layout with 20 images a file; torchvision is told their MD5."""
+    """The official layout with 20 images per file; torchvision is told their MD5."""
     random = np.random.default_rng(0)
     folder = tmp_path / datasets.CIFAR10.base_folder
     folder.mkdir()
@@ -44,5 +44,5 @@ def test_images_labels_and_classes_come_from_the_official_files(official_files):
 
 def test_a_failed_download_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
-    with pytest.raises(OSError, match=r"could not be downloaded \(.*refused.*\): .* with a browser and save it in"):
+    with pytest.raises(OSError, match=r"could not be downloaded \(.*refused.*\): .* in a browser and save it in"):
         cifar10(tmp_path)

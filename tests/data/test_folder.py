@@ -26,7 +26,7 @@ def write_folder(path, files):
     return path
 
 
-def test_a_folder_gives_what_torchvisions_image_folder_gives(tmp_path, files):
+def test_a_folder_is_read_as_torchvisions_image_folder_reads_it(tmp_path, files):
     data = image_folder(write_folder(tmp_path / "images", files))
     assert data.train.classes == data.test.classes == ("airplane", "frog")
     for part, image_set in (("train", data.train), ("test", data.test)):
@@ -37,7 +37,7 @@ def test_a_folder_gives_what_torchvisions_image_folder_gives(tmp_path, files):
 
 
 @pytest.mark.parametrize("top", ["", "cifar10-jpeg/"])
-def test_a_zip_gives_the_same_as_a_folder(tmp_path, files, top):
+def test_a_zip_is_read_like_a_folder(tmp_path, files, top):
     from_zip = image_folder(write_zip(tmp_path / "images.zip", {**files, "readme.txt": b"hello"}, top=top))
     from_folder = image_folder(write_folder(tmp_path / "images", files))
     assert torch.equal(from_zip.train.images, from_folder.train.images)
@@ -64,12 +64,12 @@ def test_an_undecodable_image_is_named(tmp_path, files):
         image_folder(write_folder(tmp_path / "images", {**files, "train/frog/1.jpg": b"no image"}))
 
 
-def test_a_path_where_nothing_is_is_refused(tmp_path):
+def test_a_path_that_does_not_exist_is_an_error(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"missing.zip does not exist"):
         image_folder(tmp_path / "missing.zip")
 
 
-def test_an_archive_with_a_password_is_told_in_one_line(tmp_path, files):
+def test_an_archive_with_a_password_is_an_error(tmp_path, files):
     archive = write_zip(tmp_path / "secret.zip", files)
     content = archive.read_bytes()
     for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # the first file's two headers; bit 0: encrypted

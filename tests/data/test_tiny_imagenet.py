@@ -8,8 +8,8 @@ import zipfile
 import pytest
 import torch
 import torchvision
-from small_files import TRAIN_IMAGES, VAL_IMAGES, tiny_files, write_zip
 from PIL import Image
+from small_files import TRAIN_IMAGES, VAL_IMAGES, tiny_files, write_zip
 
 from cnnlesson.data import tiny_imagenet
 
@@ -19,7 +19,7 @@ def root(tmp_path):
     return tmp_path / "data"
 
 
-def test_images_and_labels_equal_those_of_image_folder(root, make_archive, tmp_path):
+def test_images_and_labels_match_torchvisions_image_folder(root, make_archive, tmp_path):
     archive = make_archive()
     data = tiny_imagenet(root, archive=archive)
     with zipfile.ZipFile(archive) as unpacked:
@@ -34,11 +34,11 @@ def test_images_and_labels_equal_those_of_image_folder(root, make_archive, tmp_p
 def test_the_labelled_official_validation_split_is_the_test_set(root, make_archive):
     data = tiny_imagenet(root, archive=make_archive())
     assert data.train.classes == data.test.classes == ("goldfish", "toad", "lifeboat")  # n01, n02, n03
-    assert data.test.labels.tolist() == [2, 0, 1] * VAL_IMAGES  # val_annotations.txt says n03, n01, n02, n03, ...
+    assert data.test.labels.tolist() == [2, 0, 1] * VAL_IMAGES  # val_annotations.txt lists n03, n01, n02, n03, ...
     assert data.test.images.shape == (3 * VAL_IMAGES, 3, 64, 64)
 
 
-def test_a_folder_gives_the_same_as_an_archive(root, make_archive, tmp_path):
+def test_a_folder_is_read_like_an_archive(root, make_archive, tmp_path):
     archive = make_archive()
     with zipfile.ZipFile(archive) as unpacked:
         unpacked.extractall(tmp_path / "unpacked")
@@ -49,7 +49,7 @@ def test_a_folder_gives_the_same_as_an_archive(root, make_archive, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["archive", "folder"])
-def test_what_lies_under_root_is_found(root, form):
+def test_an_archive_or_folder_under_root_is_found(root, form):
     root.mkdir()
     write_zip(root / "tiny-imagenet-200.zip", tiny_files(), top="tiny-imagenet-200/")
     if form == "folder":
@@ -59,7 +59,7 @@ def test_what_lies_under_root_is_found(root, form):
     assert len(tiny_imagenet(root).train) == 3 * TRAIN_IMAGES
 
 
-def test_the_second_call_reads_the_cache_alone(root, make_archive):
+def test_the_second_call_reads_only_the_cache(root, make_archive):
     archive = make_archive()
     first = tiny_imagenet(root, archive=archive)
     status = archive.stat()
@@ -70,7 +70,7 @@ def test_the_second_call_reads_the_cache_alone(root, make_archive):
     assert torch.equal(first.test.labels, second.test.labels)
 
 
-def test_a_ready_cache_is_enough(root):
+def test_the_cache_is_enough_without_the_archive(root):
     root.mkdir()
     archive = write_zip(root / "tiny-imagenet-200.zip", tiny_files(), top="tiny-imagenet-200/")
     tiny_imagenet(root)
@@ -78,7 +78,7 @@ def test_a_ready_cache_is_enough(root):
     assert len(tiny_imagenet(root).train) == 3 * TRAIN_IMAGES
 
 
-def test_a_cache_outlives_its_archive_and_a_move(root, make_archive, tmp_path):
+def test_a_cache_survives_a_move_and_the_loss_of_its_archive(root, make_archive, tmp_path):
     archive = make_archive()
     tiny_imagenet(root, archive=archive)
     archive.unlink()
@@ -86,7 +86,7 @@ def test_a_cache_outlives_its_archive_and_a_move(root, make_archive, tmp_path):
     assert len(tiny_imagenet(tmp_path / "moved", archive=archive).train) == 3 * TRAIN_IMAGES
 
 
-def test_another_archive_of_the_same_name_is_read_anew(root, make_archive):
+def test_another_archive_with_the_same_name_is_read_again(root, make_archive):
     tiny_imagenet(root, archive=make_archive())
     changed = make_archive({"words.txt": b"n01\tshark\nn02\tcrow\nn03\tferry\n"})
     assert tiny_imagenet(root, archive=changed).train.classes == ("shark", "crow", "ferry")
@@ -109,17 +109,17 @@ def other_file(content: bytes) -> bytes:
 @pytest.mark.parametrize(
     "damage", [lambda content: content[: len(content) // 2], lambda content: b"x" * len(content), other_file]
 )
-def test_a_damaged_cache_is_made_anew(root, make_archive, capsys, damage):
+def test_a_damaged_cache_is_written_again(root, make_archive, capsys, damage):
     archive = make_archive()
     kept = tiny_imagenet(root, archive=archive).train.images.clone()
     cache = root / "tiny-imagenet-3.pt"
     cache.write_bytes(damage(cache.read_bytes()))
     assert torch.equal(tiny_imagenet(root, archive=archive).train.images, kept)
-    assert "is damaged and will be made anew" in capsys.readouterr().out
+    assert "is damaged and will be written again" in capsys.readouterr().out
 
 
-def test_a_full_disk_leaves_no_half_cache(root, make_archive):
-    """In a process that may write 100 kB a file, as if the disk had no more room."""
+def test_a_full_disk_leaves_no_partial_cache(root, make_archive):
+    """In a process that may write only 100 kB per file, as if the disk were full."""
     archive = make_archive()
     code = f"""
 import resource
@@ -132,7 +132,7 @@ except OSError as error:
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert "could not be written" in run.stdout
-    assert "free some room" in run.stdout
+    assert "free some space" in run.stdout
     assert "\n" not in run.stdout.strip()
     assert list(root.iterdir()) == []
     assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
@@ -158,16 +158,22 @@ def wrong_size(files: dict[str, bytes]) -> bytes:
         ({"val/images/val_3.JPEG": None}, r"has no val/images/val_3.JPEG"),
         ({"train/n01/images/n01_5.JPEG": b"no image"}, r"train/n01/images/n01_5.JPEG cannot be decoded"),
         ({"train/n01/images/n01_5.JPEG": truncated}, r"train/n01/images/n01_5.JPEG cannot be decoded"),
-        ({"train/n01/images/n01_5.JPEG": wrong_size}, r"n01_5.JPEG has 32×32 pixels where the others have 64×64"),
+        (
+            {"train/n01/images/n01_5.JPEG": wrong_size},
+            r"size of the first, 64×64 pixels, but train/n01/images/n01_5.JPEG has 32×32",
+        ),
         ({"wnids.txt": b"n01\nn02\nn03\nn09\n"}, r"class n09 \(n09\) has no images in train/"),
-        ({"wnids.txt": b"n01\nn02\n"}, r"of a class that wnids.txt does not list"),
+        ({"wnids.txt": b"n01\nn02\n"}, r"n03_0.JPEG is of class n03, which wnids.txt does not list"),
         ({"val/val_annotations.txt": b"val_0.JPEG\tn01\n"}, r"class n02 \(toad\) has no images in val/"),
-        ({"val/val_annotations.txt": b"val_0.JPEG\tn77\n"}, r"val_annotations.txt has val_0.JPEG of a class"),
-        ({"val/val_annotations.txt": b"no table\n"}, r"val/val_annotations.txt: line 1 is 'no table'"),
+        ({"val/val_annotations.txt": b"val_0.JPEG\tn77\n"}, r"val/images/val_0.JPEG is of class n77, which wnids.txt"),
+        (
+            {"val/val_annotations.txt": b"no table\n"},
+            r"val/val_annotations.txt: line 1 must have columns .*, got 'no table'",
+        ),
         ({"../../evil.txt": b""}, r"which leads out of the archive: do not use it"),
     ],
 )
-def test_an_archive_that_is_not_right_is_refused_in_one_line(root, make_archive, changes, message):
+def test_an_invalid_archive_is_an_error_in_one_line(root, make_archive, changes, message):
     changes = {name: new(tiny_files()) if callable(new) else new for name, new in changes.items()}
     with pytest.raises(ValueError, match=message) as caught:
         tiny_imagenet(root, archive=make_archive(changes))
@@ -175,20 +181,20 @@ def test_an_archive_that_is_not_right_is_refused_in_one_line(root, make_archive,
     assert not root.exists() or list(root.iterdir()) == []
 
 
-def test_a_path_that_climbs_out_of_the_archive_is_refused(root, tmp_path):
+def test_a_path_that_leads_out_of_the_archive_is_an_error(root, tmp_path):
     archive = write_zip(tmp_path / "evil.zip", {**tiny_files(), "../../../evil.txt": b"evil"}, top="")
     with pytest.raises(ValueError, match=r"a file named '../../../evil.txt', which leads out"):
         tiny_imagenet(root, archive=archive)
 
 
-def test_a_truncated_archive_is_refused(root, make_archive):
+def test_a_truncated_archive_is_an_error(root, make_archive):
     archive = make_archive()
     archive.write_bytes(archive.read_bytes()[:-1000])
-    with pytest.raises(ValueError, match="is not a whole zip archive: delete it and fetch it again"):
+    with pytest.raises(ValueError, match="is not a complete zip archive: delete it and download it again"):
         tiny_imagenet(root, archive=archive)
 
 
-def test_wrong_bytes_inside_an_archive_are_noticed(root, make_archive):
+def test_wrong_bytes_in_an_archive_are_an_error(root, make_archive):
     archive = make_archive()
     content = archive.read_bytes()
     photo = tiny_files()["train/n01/images/n01_5.JPEG"]
@@ -198,12 +204,12 @@ def test_wrong_bytes_inside_an_archive_are_noticed(root, make_archive):
         tiny_imagenet(root, archive=archive)
 
 
-def test_a_file_that_is_no_archive_is_refused(root, tmp_path):
+def test_a_file_that_is_not_an_archive_is_an_error(root, tmp_path):
     (tmp_path / "page.zip").write_text("<html>not found</html>")
-    with pytest.raises(ValueError, match=r"page.zip \(22 bytes\) is not a whole zip archive"):
+    with pytest.raises(ValueError, match=r"page.zip \(22 bytes\) is not a complete zip archive"):
         tiny_imagenet(root, archive=tmp_path / "page.zip")
 
 
-def test_a_path_where_nothing_is_is_refused(root, tmp_path):
+def test_a_path_that_does_not_exist_is_an_error(root, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"missing.zip does not exist"):
         tiny_imagenet(root, archive=tmp_path / "missing.zip")
