@@ -1,4 +1,4 @@
-"""Data that the tests make for themselves."""
+"""Small data sets for the tests."""
 
 import os
 from collections.abc import Callable
@@ -12,12 +12,12 @@ from cnnlesson.data import ImageSet
 from cnnlesson.runtime.memory import reuse_freed_memory
 
 os.environ["MPLBACKEND"] = "agg"  # figures are drawn without a screen
-reuse_freed_memory()  # as in the lesson: AlexNet is much slower where each step asks the system for its memory
+reuse_freed_memory()  # as in the lesson: AlexNet is much slower if each step requests its memory from the system
 
 
 @pytest.fixture
 def make_archive(tmp_path) -> Callable[..., Path]:
-    """Call with changes, a dict of file name to bytes or None, for a zip of three classes with those changes."""
+    """make_archive(changes) writes a zip of three classes; `changes` maps file names to new contents or None."""
 
     def make(changes: dict[str, bytes | None] | None = None) -> Path:
         files = {name: content for name, content in (tiny_files() | (changes or {})).items() if content is not None}
@@ -28,7 +28,7 @@ def make_archive(tmp_path) -> Callable[..., Path]:
 
 @pytest.fixture
 def image_set() -> ImageSet:
-    """Thirty images of 16×16 in three classes of 15, 10 and 5, each class with a colour of its own."""
+    """Thirty images of 16×16 in three classes of 15, 10 and 5 images; each class has its own colour."""
     generator = torch.Generator().manual_seed(0)
     labels = torch.tensor([0] * 15 + [1] * 10 + [2] * 5)
     images = torch.randint(0, 60, (30, 3, 16, 16), generator=generator, dtype=torch.uint8)

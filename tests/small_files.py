@@ -1,4 +1,4 @@
-"""Small image files, and a TinyImageNet of three classes."""
+"""Small image files, and a TinyImageNet with three classes."""
 
 import io
 import zipfile
@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-WORDNET_IDS = ("n03", "n01", "n02")  # in no order, as in the official wnids.txt
-TRAIN_IMAGES = 12  # a class
-VAL_IMAGES = 4  # a class
+WORDNET_IDS = ("n03", "n01", "n02")  # unordered, as in the official wnids.txt
+TRAIN_IMAGES = 12  # per class
+VAL_IMAGES = 4  # per class
 
 
 def jpeg(random: np.random.Generator, size: int = 64, mode: str = "RGB") -> bytes:
@@ -22,7 +22,7 @@ def jpeg(random: np.random.Generator, size: int = 64, mode: str = "RGB") -> byte
 
 
 def tiny_files() -> dict[str, bytes]:
-    """The files of a TinyImageNet of three classes, in the official layout, some images in grayscale."""
+    """The files of a TinyImageNet with three classes, in the official layout; some images are grayscale."""
     random = np.random.default_rng(0)
     files = {
         "wnids.txt": "".join(f"{wordnet_id}\n" for wordnet_id in WORDNET_IDS).encode(),

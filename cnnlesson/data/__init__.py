@@ -1,4 +1,4 @@
-"""The images of the lesson: where they come from, how they are split, and how they reach the network."""
+"""Images for training: data sets, splits, a search for leaks, and batches."""
 
 from cnnlesson.data.batches import Batches
 from cnnlesson.data.image_set import ImageSet, TrainTest

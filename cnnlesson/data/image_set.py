@@ -40,7 +40,7 @@ class ImageSet:
         return len(self.labels)
 
     def __getitem__(self, indices: torch.Tensor) -> "ImageSet":
-        """The images at `indices`, a tensor of whole numbers or of True and False, as a set of their own (a copy)."""
+        """A new set with copies of the images at `indices`, an integer or boolean tensor."""
         return ImageSet(self.images[indices], self.labels[indices], self.classes)
 
     def __repr__(self) -> str:
@@ -52,7 +52,7 @@ class ImageSet:
 
 
 class TrainTest(NamedTuple):
-    """A data set as its makers divided it: images to learn from, and images for one last look."""
+    """A data set with its official split: `train` to learn from, `test` for the final evaluation."""
 
     train: ImageSet
     test: ImageSet

@@ -1,4 +1,4 @@
-"""Ten classes of figures and textures, drawn on the spot: the lesson's data where nothing can be downloaded."""
+"""Ten classes of figures and textures, generated: a data set that needs no download."""
 
 import math
 
@@ -9,93 +9,82 @@ from cnnlesson.data.image_set import ImageSet, TrainTest
 SIZE = 64  # height and width in pixels, as in TinyImageNet
 NUM_TRAIN = 5_000
 NUM_TEST = 1_000
-CLUTTER = 3  # small bars laid over each image
+CLUTTER = 3  # small bars drawn over each image
 
 
 def shapes(seed: int) -> TrainTest:
     """5,000 training and 1,000 test images of 64×64 pixels in ten balanced classes; the same seed, the same images.
 
-    Position, size, rotation, colours and lighting are random, and bars of clutter lie over each figure. So a single
-    pixel says next to nothing of the class, and a linear classifier gets nowhere, while a convolutional network
-    learns the classes within minutes on a processor.
+    Position, size, rotation, colours and lighting are random, and small bars clutter each image. So a single pixel
+    says little about the class: a linear classifier on pixels does poorly, while a convolutional network learns the
+    classes within minutes on a CPU.
     """
     generator = torch.Generator().manual_seed(seed)
     chunks = [_draw_chunk(500, generator) for _ in range((NUM_TRAIN + NUM_TEST) // 500)]
     images = torch.cat(chunks)  # (6000, 3, 64, 64)
     labels = torch.arange(len(images)) % len(FIGURES)
-    classes = tuple(FIGURES)
+    classes = tuple(figure.__name__ for figure in FIGURES)
     return TrainTest(
         train=ImageSet(images[:NUM_TRAIN], labels[:NUM_TRAIN], classes),
         test=ImageSet(images[NUM_TRAIN:], labels[NUM_TRAIN:], classes),
     )
 
 
-# Each figure is a function of the position (u, v) in its own frame, where it reaches from about -1 to 1. The function
-# gives about the distance to the figure's edge: negative inside, positive outside.
+# Each figure is a function of the position (u, v) in a frame in which it extends from about -1 to 1. It returns roughly
+# the distance to the figure's edge: negative inside, positive outside.
 
 
-def _circle(u, v):
+def circle(u, v):
     return torch.hypot(u, v) - 0.9
 
 
-def _square(u, v):
+def square(u, v):
     return torch.maximum(u.abs(), v.abs()) - 0.8
 
 
-def _triangle(u, v):
+def triangle(u, v):
     sides = [u * math.cos(angle) + v * math.sin(angle) for angle in (0, 2 * math.pi / 3, 4 * math.pi / 3)]
     return torch.stack(sides).amax(dim=0) - 0.55
 
 
-def _star(u, v):
+def star(u, v):
     fifth = 2 * math.pi / 5
     from_tip = ((torch.atan2(v, u) + fifth / 2) % fifth - fifth / 2).abs()
     return torch.hypot(u, v) - (1.1 - 0.7 * from_tip / (fifth / 2))
 
 
-def _cross(u, v):
+def cross(u, v):
     upright = torch.maximum(u.abs() - 0.3, v.abs() - 1)
     across = torch.maximum(u.abs() - 1, v.abs() - 0.3)
     return torch.minimum(upright, across)
 
 
-def _ring(u, v):
+def ring(u, v):
     return (torch.hypot(u, v) - 0.75).abs() - 0.2
 
 
 def _in_disc(u, v, texture):
-    """The part of a disc in which `texture`, a wave of about 2.2 periods a unit, is positive."""
+    """The part of a disc in which `texture`, a wave with about 2.2 periods per unit, is positive."""
     return torch.maximum(torch.hypot(u, v) - 1, -texture / 14)
 
 
-def _stripes(u, v):
+def stripes(u, v):
     return _in_disc(u, v, torch.sin(14 * u))
 
 
-def _checks(u, v):
+def checks(u, v):
     return _in_disc(u, v, torch.sin(10 * u) * torch.sin(10 * v))
 
 
-def _dots(u, v):
+def dots(u, v):
     return _in_disc(u, v, torch.sin(14 * u) * torch.sin(14 * v) - 0.4)
 
 
-def _ripples(u, v):
+def ripples(u, v):
     return _in_disc(u, v, torch.sin(14 * torch.hypot(u, v)))
 
 
-FIGURES = {
-    "circle": _circle,
-    "square": _square,
-    "triangle": _triangle,
-    "star": _star,
-    "cross": _cross,
-    "ring": _ring,
-    "stripes": _stripes,
-    "checks": _checks,
-    "dots": _dots,
-    "ripples": _ripples,
-}
+FIGURES = (circle, square, triangle, star, cross, ring, stripes, checks, dots, ripples)
 
 
 def _draw_chunk(num_images: int, generator: torch.Generator) -> torch.Tensor:
@@ -108,7 +97,7 @@ def _draw_chunk(num_images: int, generator: torch.Generator) -> torch.Tensor:
     y, x = torch.meshgrid(axis, axis, indexing="ij")  # (64, 64) each, in pixels from the centre
 
     def in_frame(radius: torch.Tensor, reach: float) -> tuple[torch.Tensor, torch.Tensor]:
-        """Each pixel in the frame of a figure of `radius` pixels, turned and up to `reach` pixels off the centre."""
+        """Each pixel's position in the frame of a rotated figure of `radius` pixels, up to `reach` off the centre."""
         angle = uniform(0, 2 * math.pi, 1, 1)
         right, down = x - uniform(-reach, reach, 1, 1), y - uniform(-reach, reach, 1, 1)  # (N, 64, 64)
         u = (right * angle.cos() + down * angle.sin()) / radius
@@ -116,7 +105,7 @@ def _draw_chunk(num_images: int, generator: torch.Generator) -> torch.Tensor:
         return u, v
 
     def paint(images: torch.Tensor, edge: torch.Tensor, radius: torch.Tensor, colour: torch.Tensor) -> torch.Tensor:
-        cover = (0.5 - edge * radius).clamp(0, 1)[:, None]  # (N, 1, 64, 64), soft over the one pixel at the edge
+        cover = (0.5 - edge * radius).clamp(0, 1)[:, None]  # (N, 1, 64, 64), with an edge one pixel wide
         return images + cover * (colour - images)
 
     background = uniform(0, 1, 3, 1, 1)
@@ -126,10 +115,10 @@ def _draw_chunk(num_images: int, generator: torch.Generator) -> torch.Tensor:
     radius = uniform(16, 26, 1, 1)
     u, v = in_frame(radius, reach=8)
     edge = torch.empty(num_images, SIZE, SIZE)
-    for number, figure in enumerate(FIGURES.values()):
-        mine = slice(number, None, len(FIGURES))
+    for label, figure in enumerate(FIGURES):
+        mine = slice(label, None, len(FIGURES))
         edge[mine] = figure(u[mine], v[mine])
-    # A colour at least half the range away from the background's in every channel, so that the figure can be seen.
+    # Each channel is at least half the range away from the background's, so that the figure is visible.
     colour = (background + uniform(0.5, 0.8, 3, 1, 1) * torch.where(background < 0.5, 1, -1)).clamp(0, 1)
     images = paint(images, edge, radius, colour)
 

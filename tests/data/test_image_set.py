@@ -4,7 +4,7 @@ import torch
 from cnnlesson.data import ImageSet
 
 
-def test_indexing_by_a_tensor_gives_a_set(image_set):
+def test_indexing_by_a_tensor_returns_a_set(image_set):
     some = image_set[torch.tensor([29, 0])]
     assert torch.equal(some.images, image_set.images[[29, 0]])
     assert some.labels.tolist() == [2, 0]
@@ -12,7 +12,7 @@ def test_indexing_by_a_tensor_gives_a_set(image_set):
     assert len(image_set[image_set.labels == 1]) == 10
 
 
-def test_it_moves_to_a_device_and_says_what_it_is(image_set):
+def test_it_moves_to_a_device_and_describes_itself(image_set):
     assert image_set.to("cpu").images.device.type == "cpu"
     assert repr(image_set) == "ImageSet(30 images of 16×16, 3 classes)"
 

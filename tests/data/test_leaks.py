@@ -1,4 +1,4 @@
-"""Copies of training images are found in another set, and different images are not."""
+"""Copies of training images in another set are found; different images are not."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from cnnlesson.data import ImageSet, find_leaks
 
 
 def random_pictures(num_images: int, seed: int, size: int = 64) -> ImageSet:
-    """Smooth random colours, each image its own."""
+    """Images of smooth random colours, all different."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(num_images, 3, 6, 6, generator=generator)
     images = F.interpolate(coarse, size=size, mode="bicubic").clamp(0, 1).mul(200).add(20)
@@ -33,7 +33,7 @@ CHANGES = {
     "lighter": lambda images: images + 30.0,
     "darker": lambda images: images * 0.6,
     "more contrast": lambda images: (images - 100.0) * 1.3 + 100,
-    "compressed anew": lambda images: torch.stack([decode_image(encode_jpeg(image, quality=60)) for image in images]),
+    "compressed again": lambda images: torch.stack([decode_image(encode_jpeg(image, quality=60)) for image in images]),
     "shifted to the right": lambda images: shifted(images, 1, 0),
     "shifted down and to the left": lambda images: shifted(images, -2, 2),
     "mirrored": lambda images: images.flip(3),
@@ -70,7 +70,7 @@ def test_different_images_are_not_reported(size):
     assert len(leaks) == 0 and list(leaks.columns) == ["train_index", "other_index", "kind", "distance"]
 
 
-def test_images_of_one_even_colour_are_alike_and_the_same_colour_is_exact():
+def test_images_of_a_uniform_colour_are_near_and_of_the_same_colour_exact():
     grey = torch.full((2, 3, 32, 32), 90.0)
     leaks = find_leaks(as_set(grey), as_set(grey[:1]))
     assert pairs(leaks) == {(0, 0), (1, 0)} and set(leaks["kind"]) == {"exact"}
@@ -83,6 +83,6 @@ def test_a_symmetrical_picture_is_one_pair():
     assert pairs(find_leaks(symmetrical, symmetrical)) == {(k, k) for k in range(5)}
 
 
-def test_sets_of_different_sizes_are_refused():
-    with pytest.raises(ValueError, match="images of one size"):
+def test_sets_of_different_sizes_are_an_error():
+    with pytest.raises(ValueError, match=r"images of the same size, got ImageSet\(2 images of 32×32, .* 64×64"):
         find_leaks(random_pictures(2, seed=0, size=32), random_pictures(2, seed=0, size=64))

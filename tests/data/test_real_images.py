@@ -1,4 +1,4 @@
-"""On real images, where CNNLESSON_TINY_IMAGENET names an archive in TinyImageNet's layout."""
+"""Real images: runs if CNNLESSON_TINY_IMAGENET names an archive with TinyImageNet's layout."""
 
 import os
 import zipfile
@@ -16,7 +16,7 @@ ARCHIVE = os.environ.get("CNNLESSON_TINY_IMAGENET")
 pytestmark = pytest.mark.skipif(ARCHIVE is None, reason="CNNLESSON_TINY_IMAGENET names no archive")
 
 
-def test_every_training_image_equals_pillows(tmp_path):
+def test_every_training_image_is_decoded_as_pillow_does(tmp_path):
     data = tiny_imagenet(tmp_path, archive=ARCHIVE)
     with zipfile.ZipFile(ARCHIVE) as archive:
         archive.extractall(tmp_path / "unpacked")
@@ -28,7 +28,7 @@ def test_every_training_image_equals_pillows(tmp_path):
         assert torch.equal(pil_to_tensor(image), data.train.images[number]), folder.samples[number][0]
 
 
-def test_the_labelled_validation_images_are_in_place(tmp_path):
+def test_the_validation_images_have_their_labels(tmp_path):
     data = tiny_imagenet(tmp_path, archive=ARCHIVE)
     with zipfile.ZipFile(ARCHIVE) as archive:
         (name,) = [name for name in archive.namelist() if name.endswith("val_annotations.txt")]

@@ -25,14 +25,14 @@ def test_sizes_and_balance(data):
     assert torch.bincount(data.test.labels).tolist() == [100] * 10
 
 
-def test_the_same_seed_gives_the_same_images(data):
+def test_the_same_seed_returns_the_same_images(data):
     again = shapes(seed=0)
     assert torch.equal(again.train.images, data.train.images)
     assert torch.equal(again.test.images, data.test.images)
     assert not torch.equal(shapes(seed=1).train.images, data.train.images)
 
 
-def test_no_image_comes_twice(data):
+def test_all_images_differ(data):
     everything = torch.cat([data.train.images, data.test.images]).flatten(1)
     assert len(everything.unique(dim=0)) == 6000
 
@@ -48,7 +48,7 @@ def test_a_linear_classifier_on_pixels_stays_below_45_percent(data):
 
 
 @pytest.mark.serial
-def test_resnet18_passes_85_percent_within_two_minutes_on_two_cores(data):
+def test_resnet18_exceeds_85_percent_within_two_minutes_on_two_cores(data):
     torch.manual_seed(0)
     reuse_freed_memory()
     train_set, val_set = split(data.train, (0.9, 0.1), seed=0)
