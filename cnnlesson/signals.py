@@ -51,7 +51,7 @@ def activation_sizes(model: nn.Module, images: torch.Tensor) -> dict[str, float]
     names = {layer: name for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
     sizes = dict.fromkeys(names.values(), math.nan)
 
-    def measure(layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+    def measure(layer: nn.Conv2d | nn.Linear, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
         sizes[names[layer]] = root_mean_square(output)
 
     with forward_hooks(names, measure):
@@ -76,7 +76,7 @@ def residual_sizes(model: nn.Module, images: torch.Tensor) -> "pd.DataFrame":
     """
     import pandas as pd
 
-    def measure(block: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
+    def measure(block: BasicBlock | Bottleneck, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
         (x,) = inputs
         x_size, residual_size = root_mean_square(block.downsample(x)), root_mean_square(block.residual(x))
         rows.append({"block": names[block], "x_size": x_size, "residual_size": residual_size})

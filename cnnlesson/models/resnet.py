@@ -141,12 +141,18 @@ class ResNet(nn.Module):
             multiply-adds. It pays off on a GPU; on a CPU keep False. Compare both with `cnnlesson.anatomy.layer_table`.
     """
 
-    def __init__(self, block: type[nn.Module], blocks_per_stage: tuple[int, ...], num_classes: int, small_images: bool):
+    def __init__(
+        self,
+        block: type[BasicBlock] | type[Bottleneck],
+        blocks_per_stage: tuple[int, ...],
+        num_classes: int,
+        small_images: bool,
+    ):
         super().__init__()
         # The stem: fewer pixels for all later layers, unless the images are small already.
         if small_images:
             self.conv1 = nn.Conv2d(3, 64, kernel_size=3, stride=1, padding=1, bias=False)
-            self.maxpool = nn.Identity()
+            self.maxpool: nn.Module = nn.Identity()
         else:
             self.conv1 = nn.Conv2d(3, 64, kernel_size=7, stride=2, padding=3, bias=False)
             self.maxpool = nn.MaxPool2d(kernel_size=3, stride=2, padding=1)
