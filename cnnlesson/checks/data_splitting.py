@@ -96,15 +96,8 @@ def k_fold_indices(answer: Callable) -> None:
 
 
 def _folds(given: object, k: int) -> list[list[list[int]]]:
-    folds = _listed(given)
-    if len(folds) != k:
-        raise Wrong(f"With k={k} it returns {len(folds)} folds: there must be one for each of the k pieces.")
-    if any(not isinstance(fold, tuple | list) or len(fold) != 2 for fold in folds):
-        raise Wrong("Each fold must be a pair of index tensors: (train, validation).")
-    pairs = [[_indices(part) for part in fold] for fold in folds]
-    if any(len(part) == 0 for pair in pairs for part in pair):
-        raise Wrong("A fold has an empty part: each needs images to train on and images to validate on.")
-    return pairs
+    folds = [_listed(fold, 2, "parts in each fold, (train, validation)") for fold in _listed(given, k, "folds")]
+    return [[_indices(part) for part in fold] for fold in folds]
 
 
 @exercise
@@ -200,20 +193,17 @@ def leaky(answer: dict) -> None:
 
 def _parts(given: object, fractions: Sequence[float]) -> list[list[int]]:
     """The result of an answer as lists of indices, one for each fraction."""
-    parts = _listed(given)
-    if len(parts) != len(fractions):
-        raise Wrong(f"It returns {len(parts)} parts for {len(fractions)} fractions: there must be one for each.")
-    parts = [_indices(part) for part in parts]
-    if any(len(part) == 0 for part in parts):
-        raise Wrong("A part is empty: each must have its fraction of the images.")
-    return parts
+    return [_indices(part) for part in _listed(given, len(fractions), "parts, one per fraction")]
 
 
-def _listed(given: object) -> list:
+def _listed(given: object, length: int, what: str) -> list:
     try:
-        return list(returned(given))
+        items = list(returned(given))
     except TypeError:
-        raise Wrong(f"It returns {given!r}: return a list.") from None
+        raise Wrong(f"Expected {length} {what}, got {given!r}, which is not a list.") from None
+    if len(items) != length:
+        raise Wrong(f"Expected {length} {what}, got {len(items)}.")
+    return items
 
 
 def _indices(part: object) -> list[int]:
@@ -222,11 +212,13 @@ def _indices(part: object) -> list[int]:
         array = np.asarray(part.cpu() if isinstance(part, torch.Tensor) else list(part))
     except TypeError:
         raise Wrong(f"A part is {part!r}: it must hold the indices of its images.") from None
+    if array.size == 0:
+        raise Wrong("A part is empty: each must hold images.")
     if array.dtype == bool:
         raise Wrong("A part is a mask of True and False: return indices, such as mask.nonzero()[:, 0].")
     if array.ndim != 1:
         raise Wrong(f"A part has shape {array.shape}: its indices must be in one dimension.")
-    if len(array) and not np.issubdtype(array.dtype, np.integer):
+    if not np.issubdtype(array.dtype, np.integer):
         raise Wrong(f"A part holds {array.dtype} numbers: an index is an integer.")
     return array.tolist()
 

@@ -43,13 +43,9 @@ def ResidualUnit(answer: Callable) -> None:  # noqa: N802, named as the answer i
         calls = []
         transform.register_forward_hook(lambda *call, calls=calls: calls.append(call))
         unit = as_module(answer(transform))
-        output = _output(unit, x)
+        output = _output(unit, x, x.shape)
         if not calls:
             raise Wrong("The given transform is never called: F is the argument, not a layer of your own.")
-        if output.shape != x.shape:
-            if output.numel() == 2 * x.numel():
-                raise Wrong("It puts F(x) and x side by side, but a residual is added.")
-            raise Wrong(f"x has shape {tuple(x.shape)} and the output {tuple(output.shape)}: is it the sum F(x) + x?")
         with torch.no_grad():
             if not near(output, transform(x) + x):
                 reject(output, UNIT_MISTAKES, near, transform, x)
@@ -78,8 +74,8 @@ UNIT_MISTAKES = {
 }
 
 
-def _output(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
-    """The output for x; raises `Wrong` if the module modifies x, or does not return a tensor."""
+def _output(module: nn.Module, x: torch.Tensor, shape: torch.Size) -> torch.Tensor:
+    """The output for x; raises `Wrong` if the module modifies x, or does not return a tensor of that shape."""
     given = x.clone()
     with torch.no_grad():
         output = module(given)
@@ -89,6 +85,10 @@ def _output(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
         raise Wrong("forward returns None: does it end with a return?")
     if not isinstance(output, torch.Tensor):
         raise Wrong(f"forward must return a tensor, not {type(output).__name__}.")
+    if output.numel() == 2 * shape.numel():
+        raise Wrong("It puts F(x) and the shortcut side by side, but they are added.")
+    if output.shape != shape:
+        raise Wrong(f"The output has shape {tuple(output.shape)}, but F(x) has {tuple(shape)}.")
     return output
 
 
@@ -249,11 +249,7 @@ def _check_block(answer: Callable, cases: Sequence[tuple], make_ours: Callable) 
         try:
             trace = trace_layers(theirs, x)
             _need_layers(trace, ours)
-            output, expected = _output(theirs, x), ours(x)
-            if output.shape != expected.shape:
-                if output.dim() == 4 and output.shape[1] == 2 * expected.shape[1]:
-                    raise Wrong("It puts F(x) and the shortcut side by side, but they are added.")
-                raise Wrong(f"Its output has shape {tuple(output.shape)}, but F(x) has {tuple(expected.shape)}.")
+            _output(theirs, x, ours(x).shape)
             _need_all_in_use(theirs, trace)
             copy_weights(ours, theirs, x)
             _need_same_outputs(ours, theirs, x, BLOCK_MISTAKES)
@@ -493,7 +489,7 @@ def StudentResNet18(answer: Callable) -> None:  # noqa: N802
     _need_stem(trace)
     _need_stages(trace)
     _need_head(theirs, trace)
-    _output(theirs, images)
+    _output(theirs, images, trace.output.shape)
     _need_all_in_use(theirs, trace)
     ours = _vary_norms(torchvision.models.resnet18(num_classes=7))
     copy_weights(ours, theirs, images)

@@ -1,6 +1,7 @@
 """Answers to lesson 2 as students write them."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,19 +15,16 @@ from cnnlesson.reference.audit import SLIDE
 def make_alexnet(
     final=None,
     dropout=0.5,
-    pool=None,
-    relu=None,
-    fc_relu=None,
+    pool=lambda: nn.MaxPool2d(3, 2),
+    relu=nn.ReLU,
+    fc_relu=nn.ReLU,
     classes=None,
     bias=True,
     padding=2,
     inputs=9216,
     extra=(),
 ):
-    """A student's AlexNet, written as one Sequential, with a mistake where an option asks for one."""
-    pool = pool or (lambda: nn.MaxPool2d(3, 2))
-    relu = relu or nn.ReLU
-    fc_relu = fc_relu or nn.ReLU
+    """A student's AlexNet, written as one Sequential, with a mistake if an option asks for one."""
 
     class Answer(nn.Module):
         def __init__(self, num_classes):
@@ -49,7 +47,7 @@ def make_alexnet(
 
 
 class InAnotherOrder(nn.Module):
-    """AlexNet as someone writes it who lists the last layers first, and calls functions for the rest."""
+    """AlexNet by a student who defines the last layers first, and calls functions for everything else."""
 
     def __init__(self, num_classes):
         super().__init__()
@@ -79,9 +77,27 @@ def out_size_by_counting(size, kernel, stride, padding):
     return places
 
 
-def cost(in_channels, in_size, filters, kernel, stride, padding):
-    size = out_size_by_counting(in_size, kernel, stride, padding)
-    return filters * size * size, filters * in_channels * kernel * kernel, size
+def cost(
+    memory=lambda c: c.outputs * 4 / 1024,
+    parameters=lambda c: c.weights + c.filters,
+    work=lambda c: c.weights * c.positions,
+):
+    """A student's conv_cost, with a mistake if an option asks for one."""
+
+    def answer(in_channels, in_size, filters, kernel, stride, padding):
+        positions = out_size_by_counting(in_size, kernel, stride, padding) ** 2
+        c = SimpleNamespace(
+            in_channels=in_channels,
+            pixels=in_size**2,
+            filters=filters,
+            kernel=kernel,
+            positions=positions,
+            outputs=filters * positions,
+            weights=filters * in_channels * kernel**2,
+        )
+        return memory(c), parameters(c), work(c)
+
+    return answer
 
 
 def rows(fc6=(16, 37752.832, 37.748736), fc7=(16, 16781, 17), fc8=(4, 4097, 4)):
@@ -100,14 +116,10 @@ RIGHT = {
         lambda size, kernel, stride, padding: math.floor((size - kernel + 2 * padding + stride) / stride),
     ],
     "conv_cost": [
-        lambda c, s, f, k, st, p: [
-            cost(c, s, f, k, st, p)[0] / 256,
-            f * (c * k * k + 1),
-            cost(c, s, f, k, st, p)[0] * c * k**2,
-        ],
+        lambda *case: list(cost()(*case)),
         lambda c, s, f, k, st, p: (
             nn.Conv2d(c, f, k, st, p)(torch.zeros(1, c, s, s)).numel() * 4 / 1024,
-            f * c * k**2 + f,
+            f * (c * k * k + 1),
             f * c * k**2 * out_size_by_counting(s, k, st, p) ** 2,
         ),
     ],
@@ -139,25 +151,19 @@ WRONG = {
         (lambda s, k, st: s, "TypeError"),
     ],
     "conv_cost": [
-        (lambda *a: cost(*a)[0] * 4 / 1024, "three numbers"),
-        (lambda *a: (cost(*a)[0] / 256, cost(*a)[1], cost(*a)[1] * cost(*a)[2] ** 2), "biases are not among"),
-        (
-            lambda *a: (cost(*a)[0] / 256, cost(*a)[1] + 1, cost(*a)[1] * cost(*a)[2] ** 2),
-            "one bias for the whole layer",
-        ),
-        (lambda *a: (cost(*a)[0] / 250, cost(*a)[1] + a[2], 0), "1000 bytes"),
-        (lambda *a: (cost(*a)[0] * 4, cost(*a)[1] + a[2], 0), "in bytes"),
-        (lambda *a: (cost(*a)[0] / 1024, cost(*a)[1] + a[2], 0), "4 bytes"),
-        (lambda *a: (a[0] * a[1] ** 2 / 256, cost(*a)[1] + a[2], 0), "input"),
-        (lambda *a: (cost(*a)[0] / 256, a[2] * a[3] ** 2 + a[2], 0), "all input channels"),
-        (lambda *a: (cost(*a)[0] / 256, cost(*a)[1] + a[2], 2 * cost(*a)[1] * cost(*a)[2] ** 2), "doubled"),
-        (lambda *a: (cost(*a)[0] / 256, cost(*a)[1] + a[2], cost(*a)[1] * a[1] ** 2), "per pixel of the input"),
-        (
-            lambda *a: (cost(*a)[0] / 256, cost(*a)[1] + a[2], (cost(*a)[1] + a[2]) * cost(*a)[2] ** 2),
-            "include the biases",
-        ),
-        (lambda *a: (cost(*a)[0] / 256, cost(*a)[1] + a[2], cost(*a)[1]), "one position"),
-        (lambda *a: (cost(*a)[0] / 256, cost(*a)[1] + a[2], cost(*a)[1] * cost(*a)[2] ** 2 / 1e6), "in millions"),
+        (lambda *case: cost()(*case)[0], "three numbers"),
+        (cost(parameters=lambda c: c.weights), "biases are not among"),
+        (cost(parameters=lambda c: c.weights + 1), "one bias for the whole layer"),
+        (cost(memory=lambda c: c.outputs / 250), "1000 bytes"),
+        (cost(memory=lambda c: c.outputs * 4), "in bytes"),
+        (cost(memory=lambda c: c.outputs / 1024), "4 bytes"),
+        (cost(memory=lambda c: c.in_channels * c.pixels / 256), "input"),
+        (cost(parameters=lambda c: c.filters * c.kernel**2 + c.filters), "all input channels"),
+        (cost(work=lambda c: 2 * c.weights * c.positions), "doubled"),
+        (cost(work=lambda c: c.weights * c.pixels), "per pixel of the input"),
+        (cost(work=lambda c: (c.weights + c.filters) * c.positions), "include the biases"),
+        (cost(work=lambda c: c.weights), "one position"),
+        (cost(work=lambda c: c.weights * c.positions / 1e6), "in millions"),
     ],
     "missing_rows": [
         ([1, 2, 3], "dict with the keys"),

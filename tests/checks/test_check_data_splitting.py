@@ -10,22 +10,64 @@ from sklearn.model_selection import KFold, train_test_split
 
 from cnnlesson.checks import data_splitting as check
 
+# Orders of n images, right and wrong.
+
 
 def generator(seed):
     return torch.Generator().manual_seed(seed)
 
 
-def sizes_of(num_images, fractions):
-    sizes = [round(fraction * num_images) for fraction in fractions[:-1]]
-    return [*sizes, num_images - sum(sizes)]
+def shuffled(n, seed):
+    return torch.randperm(n, generator=generator(seed))
 
 
-def cut(order, fractions):
-    return torch.as_tensor(order).split(sizes_of(len(order), fractions))
+def sorted_order(n, seed):
+    return torch.arange(n)
 
 
-def randperm_split(num_images, fractions, seed):
-    return cut(torch.randperm(num_images, generator=generator(seed)), fractions)
+def unseeded(n, seed):
+    return torch.randperm(n)
+
+
+def fixed_seed(n, seed):
+    return shuffled(n, 42)
+
+
+def with_replacement(n, seed):
+    return torch.randint(n, (n,), generator=generator(seed))
+
+
+def torch_global(n, seed):
+    torch.manual_seed(seed)
+    return torch.randperm(n)
+
+
+def numpy_global(n, seed):
+    np.random.seed(seed)
+    return np.random.permutation(n)
+
+
+def python_global(n, seed):
+    random.seed(seed)
+    return random.sample(range(n), n)
+
+
+# split_indices
+
+
+def sizes_of(n, fractions):
+    sizes = [round(fraction * n) for fraction in fractions[:-1]]
+    return [*sizes, n - sum(sizes)]
+
+
+def split(order=shuffled, change=lambda parts: parts, fractions_used=lambda fractions: fractions):
+    """A student's split_indices that cuts an order, with a mistake if an option asks for one."""
+
+    def answer(num_images, fractions, seed):
+        sizes = sizes_of(num_images, fractions_used(fractions))
+        return change(torch.as_tensor(order(num_images, seed)).split(sizes))
+
+    return answer
 
 
 def numpy_split(num_images, fractions, seed):
@@ -36,7 +78,7 @@ def numpy_split(num_images, fractions, seed):
 def python_split(num_images, fractions, seed):
     order = list(range(num_images))
     random.Random(seed).shuffle(order)
-    parts = [sorted(part.tolist()) for part in cut(order, fractions)]
+    parts = [sorted(part.tolist()) for part in torch.tensor(order).split(sizes_of(num_images, fractions))]
     return dict(enumerate(parts)).values()
 
 
@@ -45,32 +87,18 @@ def torch_random_split(num_images, fractions, seed):
     return [part.indices for part in parts]
 
 
-def global_seed_split(num_images, fractions, seed):
-    torch.manual_seed(seed)
-    return cut(torch.randperm(num_images), fractions)
-
-
-def numpy_global_split(num_images, fractions, seed):
-    np.random.seed(seed)
-    return cut(np.random.permutation(num_images), fractions)
-
-
-def python_global_split(num_images, fractions, seed):
-    random.seed(seed)
-    return cut(random.sample(range(num_images), num_images), fractions)
-
-
 def overlapping_split(num_images, fractions, seed):
     draw = generator(seed)
     return [torch.randperm(num_images, generator=draw)[: round(f * num_images)] for f in fractions]
 
 
-def with_replacement(num_images, fractions, seed):
-    return cut(torch.randint(num_images, (num_images,), generator=generator(seed)), fractions)
+def loses_one(num_images, fractions, seed):
+    sizes = sizes_of(num_images, fractions)
+    return shuffled(num_images, seed)[:-1].split([sizes[0] - 1, *sizes[1:]])
 
 
 def split_of_the_rest(num_images, fractions, seed):
-    order, parts = torch.randperm(num_images, generator=generator(seed)), []
+    order, parts = shuffled(num_images, seed), []
     for fraction in fractions[:-1]:
         size = round(fraction * len(order))
         parts.append(order[:size])
@@ -78,23 +106,29 @@ def split_of_the_rest(num_images, fractions, seed):
     return [*parts, order]
 
 
-def masks(num_images, fractions, seed):
-    parts = randperm_split(num_images, fractions, seed)
-    return [torch.isin(torch.arange(num_images), part) for part in parts]
+def as_masks(parts):
+    return [torch.isin(torch.arange(sum(map(len, parts))), part) for part in parts]
 
 
-def shuffled_inside(num_images, fractions, seed):
-    draw = generator(seed)
-    return [part[torch.randperm(len(part), generator=draw)] for part in cut(torch.arange(num_images), fractions)]
+def shuffle_inside(parts):
+    return [part[shuffled(len(part), seed=0)] for part in parts]
 
 
-def by_class(labels, fractions, seed, divide=randperm_split):
-    parts = [[] for _ in fractions]
-    for label in labels.unique():
-        places = (labels == label).nonzero()[:, 0]
-        for part, chosen in zip(parts, divide(len(places), fractions, seed), strict=True):
-            part.append(places[chosen])
-    return [torch.cat(part) for part in parts]
+# stratified_split
+
+
+def by_class(divide=None, change=lambda parts, labels: parts):
+    """A student's stratified_split that divides each class, with a mistake if an option asks for one."""
+
+    def answer(labels, fractions, seed):
+        parts = [[] for _ in fractions]
+        for label in labels.unique():
+            places = (labels == label).nonzero()[:, 0]
+            for part, chosen in zip(parts, (divide or split())(len(places), fractions, seed), strict=True):
+                part.append(places[chosen])
+        return change([torch.cat(part) for part in parts], labels)
+
+    return answer
 
 
 def sklearn_stratified(labels, fractions, seed):
@@ -107,71 +141,57 @@ def sklearn_stratified(labels, fractions, seed):
 
 
 def stratified_by_dealing(labels, fractions, seed):
-    """Shuffle, sort by class, and deal the images out in the proportions of the fractions."""
-    order = torch.randperm(len(labels), generator=generator(seed))
-    order = order[labels[order].argsort(stable=True)]
-    ends = torch.tensor(fractions).cumsum(0)
-    place = (torch.arange(len(order)) + 0.5) * 0.61803398875 % 1
+    """Shuffle, and give each image of a class a place from 0 to 1, which the fractions cut."""
+    order = shuffled(len(labels), seed)
+    place = torch.empty(len(order))
     for label in labels.unique():
-        mine = labels[order] == label
-        place[mine] = (torch.arange(int(mine.sum())) + 0.5) / mine.sum()
-    part = torch.searchsorted(ends, place.clamp(max=0.999))
+        is_in_class = labels[order] == label
+        place[is_in_class] = (torch.arange(int(is_in_class.sum())) + 0.5) / is_in_class.sum()
+    part = torch.searchsorted(torch.tensor(fractions).cumsum(0), place.clamp(max=0.999))
     return [order[part == number].tolist() for number in range(len(fractions))]
 
 
-def plain_split(labels, fractions, seed):
-    return randperm_split(len(labels), fractions, seed)
-
-
 def places_not_turned_back(labels, fractions, seed):
-    parts = [[] for _ in fractions]
-    for count in torch.bincount(labels):
-        for part, chosen in zip(parts, randperm_split(int(count), fractions, seed), strict=True):
-            part.append(chosen)
-    return [torch.cat(part) for part in parts]
+    splits = [split()(int(count), fractions, seed) for count in torch.bincount(labels)]
+    return [torch.cat(parts) for parts in zip(*splits, strict=True)]
 
 
 def equal_numbers(labels, fractions, seed):
-    """As many images of each class in every part but the first."""
+    """The same number of images of each class in every part but the first."""
     size = round(min(fractions) * int(torch.bincount(labels).min()))
-    parts = [[] for _ in fractions]
-    for label in labels.unique():
-        places = (labels == label).nonzero()[:, 0]
-        places = places[torch.randperm(len(places), generator=generator(seed))]
-        sizes = [len(places) - size * (len(fractions) - 1), *[size] * (len(fractions) - 1)]
-        for part, chosen in zip(parts, places.split(sizes), strict=True):
-            part.append(chosen)
-    return [torch.cat(part) for part in parts]
+
+    def divide(count, fractions, seed):
+        others = [size] * (len(fractions) - 1)
+        return shuffled(count, seed).split([count - sum(others), *others])
+
+    return by_class(divide)(labels, fractions, seed)
 
 
 def without_last_class(labels, fractions, seed):
     kept = (labels < labels.max()).nonzero()[:, 0]
-    return [kept[part] for part in by_class(labels[kept], fractions, seed)]
+    return [kept[part] for part in by_class()(labels[kept], fractions, seed)]
 
 
-def absent_class(labels, fractions, seed):
-    """Rare classes train only."""
-    train, *others = by_class(labels, fractions, seed)
-    rare = int(torch.bincount(labels).argmin())
-    if torch.bincount(labels).min() == torch.bincount(labels).max():
-        return [train, *others]
-    moved = [part[labels[part] == rare] for part in others]
-    return [torch.cat([train, *moved]), *(part[labels[part] != rare] for part in others)]
+def move_rare_class_to_training(parts, labels):
+    counts = torch.bincount(labels)
+    if counts.min() == counts.max():
+        return parts
+    train, *others = parts
+    moved = [part[labels[part] == counts.argmin()] for part in others]
+    return [torch.cat([train, *moved]), *(part[labels[part] != counts.argmin()] for part in others)]
 
 
-def forgets_the_remainder(labels, fractions, seed):
-    def divide(count, fractions, seed):
-        order = torch.randperm(count, generator=generator(seed))
-        sizes = [int(fraction * count) - 1 for fraction in fractions]
-        return order[: sum(sizes)].split(sizes)
-
-    return by_class(labels, fractions, seed, divide)
+def forgets_the_remainder(num_images, fractions, seed):
+    sizes = [int(fraction * num_images) - 1 for fraction in fractions]
+    return shuffled(num_images, seed)[: sum(sizes)].split(sizes)
 
 
-def changes_labels(labels, fractions, seed):
-    parts = by_class(labels, fractions, seed)
+def change_labels(parts, labels):
     labels[labels == 1] = 0
     return parts
+
+
+# k_fold_indices
 
 
 def folds_of(pieces):
@@ -181,8 +201,14 @@ def folds_of(pieces):
     ]
 
 
-def k_fold(num_images, k, seed):
-    return folds_of(torch.randperm(num_images, generator=generator(seed)).tensor_split(k))
+def k_fold(order=shuffled, change=lambda train, validation: (train, validation)):
+    """A student's k_fold_indices that cuts an order, with a mistake if an option asks for one."""
+
+    def answer(num_images, k, seed):
+        folds = folds_of(torch.as_tensor(order(num_images, seed)).tensor_split(k))
+        return [change(train, validation) for train, validation in folds]
+
+    return answer
 
 
 def sklearn_k_fold(num_images, k, seed):
@@ -195,56 +221,33 @@ def strided_k_fold(num_images, k, seed):
 
 
 def yielding_k_fold(num_images, k, seed):
-    yield from k_fold(num_images, k, seed)
+    yield from k_fold()(num_images, k, seed)
 
 
 def k_fold_with_rest_in_the_last(num_images, k, seed):
     size = num_images // k
-    sizes = [size] * (k - 1) + [num_images - size * (k - 1)]
-    return folds_of(torch.randperm(num_images, generator=generator(seed)).split(sizes))
+    return folds_of(shuffled(num_images, seed).split([size] * (k - 1) + [num_images - size * (k - 1)]))
 
 
 def k_fold_without_rest(num_images, k, seed):
-    order = torch.randperm(num_images, generator=generator(seed))
-    return folds_of(order[: num_images // k * k].chunk(k))
+    return folds_of(shuffled(num_images, seed)[: num_images // k * k].chunk(k))
 
 
 def k_random_splits(num_images, k, seed):
-    draw, folds = generator(seed), []
-    for _ in range(k):
-        order = torch.randperm(num_images, generator=draw)
-        folds.append((order[num_images // k :], order[: num_images // k]))
-    return folds
+    orders = [shuffled(num_images, 100 * seed + number) for number in range(k)]
+    return [(order[num_images // k :], order[: num_images // k]) for order in orders]
 
 
-def global_k_fold(num_images, k, seed):
-    torch.manual_seed(seed)
-    return folds_of(torch.randperm(num_images).tensor_split(k))
-
-
-def random_k_fold(num_images, k, seed):
-    return folds_of(torch.randperm(num_images).tensor_split(k))
-
-
-def seedless_k_fold(num_images, k, seed):
-    return k_fold(num_images, k, 42)
-
-
-def train_is_one_piece(num_images, k, seed):
-    pieces = torch.randperm(num_images, generator=generator(seed)).tensor_split(k)
-    return [(pieces[(number + 1) % k][:5], pieces[number]) for number in range(k)]
-
-
-def train_lacks_a_piece(num_images, k, seed):
-    return [(train[:-1], validation) for train, validation in k_fold(num_images, k, seed)]
+# channel_statistics
 
 
 def scaled(images):
     return images.double() / 255
 
 
-def over_channels(images):
-    return scaled(images).mean((0, 2, 3)), scaled(images).std((0, 2, 3))
+def statistics(mean=lambda x: x.mean((0, 2, 3)), std=lambda x: x.std((0, 2, 3)), scale=scaled):
+    """A student's channel_statistics of the scaled images, with a mistake if an option asks for one."""
+    return lambda images: (mean(scale(images)), std(scale(images)))
 
 
 def numpy_statistics(images):
@@ -275,7 +278,7 @@ def wrapped_differences(images):
 
 
 def changes_images(images):
-    figures = over_channels(images)
+    figures = statistics()(images)
     images.zero_()
     return figures
 
@@ -285,130 +288,106 @@ def leaks(a=True, b=False, c=True, d=False):
 
 
 RIGHT = {
-    "split_indices": [randperm_split, numpy_split, python_split, torch_random_split],
-    "stratified_split": [by_class, sklearn_stratified, stratified_by_dealing],
-    "k_fold_indices": [k_fold, sklearn_k_fold, strided_k_fold, yielding_k_fold],
-    "channel_statistics": [over_channels, numpy_statistics, statistics_by_sums, statistics_channel_by_channel],
+    "split_indices": [split(), numpy_split, python_split, torch_random_split],
+    "stratified_split": [by_class(), sklearn_stratified, stratified_by_dealing],
+    "k_fold_indices": [k_fold(), sklearn_k_fold, strided_k_fold, yielding_k_fold],
+    "channel_statistics": [statistics(), numpy_statistics, statistics_by_sums, statistics_channel_by_channel],
     "leaky": [leaks(), {"D": np.bool_(False), "C": np.bool_(True), "B": False, "A": True}],
 }
 
 # (wrong answer, the mistake that the message must name)
 WRONG = {
     "split_indices": [
-        (lambda n, fractions, seed: cut(torch.arange(n), fractions), "shuffle before you cut"),
-        (shuffled_inside, "shuffle before you cut"),
+        (split(sorted_order), "shuffle before you cut"),
+        (split(sorted_order, shuffle_inside), "shuffle before you cut"),
         (overlapping_split, "parts overlap"),
-        (with_replacement, "holds an image twice"),
-        (lambda n, fractions, seed: [part[:-10] for part in randperm_split(n, fractions, seed)], "Images are missing"),
-        (
-            lambda n, fractions, seed: torch.randperm(n, generator=generator(seed))[:-1].split(
-                [size - (place == 0) for place, size in enumerate(sizes_of(n, fractions))]
-            ),
-            "rounding lose some",
-        ),
-        (lambda n, fractions, seed: randperm_split(n, fractions, 0), "Every seed yields the same"),
-        (lambda n, fractions, seed: cut(torch.randperm(n), fractions), "return different parts"),
-        (lambda n, fractions, seed: randperm_split(n, [1 / len(fractions)] * len(fractions), seed), "are not used"),
-        (lambda n, fractions, seed: randperm_split(n, fractions[::-1], seed), "not in the order"),
-        (lambda n, fractions, seed: randperm_split(n, (0.6, 0.4, 0)[: len(fractions)], seed), "empty"),
-        (lambda n, fractions, seed: randperm_split(n, (0.6, 0.2, 0.2)[: len(fractions)], seed), "The sizes are"),
+        (split(with_replacement), "holds an image twice"),
+        (split(change=lambda parts: [part[:-10] for part in parts]), "Images are missing"),
+        (loses_one, "rounding lose some"),
+        (split(fixed_seed), "Every seed yields the same"),
+        (split(unseeded), "return different parts"),
+        (split(fractions_used=lambda fractions: [1 / len(fractions)] * len(fractions)), "are not used"),
+        (split(fractions_used=lambda fractions: fractions[::-1]), "not in the order"),
+        (split(fractions_used=lambda fractions: (0.6, 0.4, 0)[: len(fractions)]), "empty"),
+        (split(fractions_used=lambda fractions: (0.6, 0.2, 0.2)[: len(fractions)]), "The sizes are"),
         (split_of_the_rest, "of the images that remain"),
-        (global_seed_split, "global random state, torch's"),
-        (numpy_global_split, "global random state, numpy's"),
-        (python_global_split, "global random state, Python's"),
-        (masks, "mask of True and False"),
-        (lambda n, fractions, seed: [part + 1 for part in randperm_split(n, fractions, seed)], "range from 0"),
-        (lambda n, fractions, seed: sizes_of(n, fractions), "must hold the indices"),
-        (
-            lambda n, fractions, seed: [part.float() for part in randperm_split(n, fractions, seed)],
-            "an index is an integer",
-        ),
-        (lambda n, fractions, seed: randperm_split(n, fractions, seed)[:1], "1 parts for 3 fractions"),
-        (lambda n, fractions, seed: None, "return"),
+        (split(torch_global), "global random state, torch's"),
+        (split(numpy_global), "global random state, numpy's"),
+        (split(python_global), "global random state, Python's"),
+        (split(change=as_masks), "mask of True and False"),
+        (split(change=lambda parts: [part + 1 for part in parts]), "range from 0"),
+        (lambda num_images, fractions, seed: sizes_of(num_images, fractions), "must hold the indices"),
+        (split(change=lambda parts: [part.float() for part in parts]), "an index is an integer"),
+        (split(change=lambda parts: parts[:1]), "Expected 3 parts, one per fraction, got 1."),
+        (split(change=lambda parts: None), "return"),
     ],
     "stratified_split": [
-        (plain_split, "not stratified"),
+        (lambda labels, fractions, seed: split()(len(labels), fractions, seed), "not stratified"),
         (places_not_turned_back, "turned back into places in labels"),
         (equal_numbers, "has 4 images of each class"),
         (without_last_class, "All images of class 2 are left out"),
-        (absent_class, "absent from part 2"),
-        (forgets_the_remainder, "Images are missing"),
-        (changes_labels, "changes the labels"),
-        (
-            lambda labels, fractions, seed: by_class(
-                labels, fractions, seed, lambda n, fractions, seed: cut(torch.arange(n), fractions)
-            ),
-            "shuffle the images of each class",
-        ),
-        (lambda labels, fractions, seed: by_class(labels, fractions, seed, overlapping_split), "parts overlap"),
-        (lambda labels, fractions, seed: by_class(labels, fractions, 0), "Every seed yields the same"),
-        (
-            lambda labels, fractions, seed: by_class(
-                labels, fractions, seed, lambda n, fractions, seed: cut(torch.randperm(n), fractions)
-            ),
-            "return different parts",
-        ),
-        (lambda labels, fractions, seed: by_class(labels, fractions, seed, global_seed_split), "torch's"),
-        (lambda labels, fractions, seed: by_class(labels, fractions, seed, numpy_global_split), "numpy's"),
-        (lambda labels, fractions, seed: by_class(labels, fractions[::-1], seed), "not in the order"),
-        (lambda labels, fractions, seed: [labels[p] for p in by_class(labels, fractions, seed)], "hold labels"),
-        (lambda labels, fractions, seed: None, "return"),
+        (by_class(change=move_rare_class_to_training), "absent from part 2"),
+        (by_class(forgets_the_remainder), "Images are missing"),
+        (by_class(change=change_labels), "changes the labels"),
+        (by_class(split(sorted_order)), "shuffle the images of each class"),
+        (by_class(overlapping_split), "parts overlap"),
+        (by_class(split(fixed_seed)), "Every seed yields the same"),
+        (by_class(split(unseeded)), "return different parts"),
+        (by_class(split(torch_global)), "torch's"),
+        (by_class(split(numpy_global)), "numpy's"),
+        (by_class(split(fractions_used=lambda fractions: fractions[::-1])), "not in the order"),
+        (by_class(change=lambda parts, labels: [labels[part] for part in parts]), "hold labels"),
+        (by_class(change=lambda parts, labels: None), "return"),
     ],
     "k_fold_indices": [
-        (lambda n, k, seed: n // k, "return a list"),
+        (lambda num_images, k, seed: num_images // k, "Expected 5 folds, got 20, which is not a list."),
         (k_random_splits, "The validation parts overlap"),
         (
-            lambda n, k, seed: [(torch.arange(n), validation) for _, validation in k_fold(n, k, seed)],
-            "training and validation parts of fold 1 overlap",
+            k_fold(change=lambda train, val: (torch.cat([train, val]), val)),
+            "training and validation parts of fold 1",
         ),
-        (lambda n, k, seed: [fold[::-1] for fold in k_fold(n, k, seed)], "swapped"),
+        (k_fold(change=lambda train, val: (val, train)), "swapped"),
         (k_fold_with_rest_in_the_last, "unequal"),
         (k_fold_without_rest, "3 images are in none of the validation parts"),
-        (train_is_one_piece, "75 images are in none of the training and validation parts of fold 1"),
-        (train_lacks_a_piece, "1 image is in none of the training and validation parts of fold 1"),
-        (lambda n, k, seed: folds_of(torch.arange(n).tensor_split(k)), "shuffle before you cut"),
-        (lambda n, k, seed: folds_of([torch.arange(j, n, k) for j in range(k)]), "Every seed"),
-        (seedless_k_fold, "Every seed yields the same"),
-        (random_k_fold, "return different parts"),
-        (global_k_fold, "global random state, torch's"),
-        (lambda n, k, seed: [validation for _, validation in k_fold(n, k, seed)], "pair of index tensors"),
-        (lambda n, k, seed: k_fold(n, k, seed)[:1], "one for each of the k pieces"),
-        (lambda n, k, seed: [(t + 1, v + 1) for t, v in k_fold(n, k, seed)], "range from 0"),
-        (lambda n, k, seed: None, "return"),
+        (
+            k_fold(change=lambda train, val: (train[:5], val)),
+            "75 images are in none of the training and",
+        ),
+        (
+            k_fold(change=lambda train, val: (train[:-1], val)),
+            "1 image is in none of the training and",
+        ),
+        (k_fold(sorted_order), "shuffle before you cut"),
+        (lambda n, k, seed: folds_of([torch.arange(start, n, k) for start in range(k)]), "Every seed"),
+        (k_fold(fixed_seed), "Every seed yields the same"),
+        (k_fold(unseeded), "return different parts"),
+        (k_fold(torch_global), "global random state, torch's"),
+        (k_fold(change=lambda train, val: val), "2 parts in each fold, (train, validation), got 20"),
+        (lambda num_images, k, seed: k_fold()(num_images, k, seed)[:1], "Expected 5 folds, got 1."),
+        (k_fold(change=lambda train, val: (train + 1, val + 1)), "range from 0"),
+        (lambda num_images, k, seed: None, "return"),
     ],
     "channel_statistics": [
-        (lambda images: (images.double().mean((0, 2, 3)), images.double().std((0, 2, 3))), "0 to 255"),
-        (lambda images: tuple(figure * 255 / 256 for figure in over_channels(images)), "scaled by 256"),
-        (lambda images: tuple(f * 255 / images.max() for f in over_channels(images)), "largest pixel found"),
-        (lambda images: (scaled(images).mean(), scaled(images).std()), "one number for all channels"),
-        (
-            lambda images: (scaled(images).mean().expand(3), scaled(images).std().expand(3)),
-            "all channels together",
-        ),
-        (
-            lambda images: (over_channels(images)[0], scaled(images).std().expand(3)),
-            "standard deviation is that of all channels together",
-        ),
-        (lambda images: (over_channels(images)[0], scaled(images).mean((2, 3)).std(0)), "images' means"),
-        (lambda images: (over_channels(images)[0], scaled(images).std((2, 3)).mean(0)), "images' standard deviations"),
-        (lambda images: (over_channels(images)[0], scaled(images).mean(0).flatten(1).std(1)), "mean image"),
-        (lambda images: (over_channels(images)[0], scaled(images).var((0, 2, 3))), "variance"),
-        (lambda images: (scaled(images).mean((2, 3)), scaled(images).std((2, 3))), "one row per image"),
-        (lambda images: (scaled(images).mean(0), scaled(images).std(0)), "one value per pixel"),
-        (
-            lambda images: (scaled(images).mean((0, 2, 3), keepdim=True), over_channels(images)[1]),
-            "must be (3,)",
-        ),
+        (statistics(scale=torch.Tensor.double), "0 to 255"),
+        (statistics(scale=lambda images: images.double() / 256), "scaled by 256"),
+        (statistics(scale=lambda images: images.double() / images.max()), "largest pixel found"),
+        (statistics(torch.mean, torch.std), "one number for all channels"),
+        (statistics(lambda x: x.mean().expand(3), lambda x: x.std().expand(3)), "all channels together"),
+        (statistics(std=lambda x: x.std().expand(3)), "standard deviation is that of all channels together"),
+        (statistics(std=lambda x: x.mean((2, 3)).std(0)), "images' means"),
+        (statistics(std=lambda x: x.std((2, 3)).mean(0)), "images' standard deviations"),
+        (statistics(std=lambda x: x.mean(0).flatten(1).std(1)), "mean image"),
+        (statistics(std=lambda x: x.var((0, 2, 3))), "variance"),
+        (statistics(lambda x: x.mean((2, 3)), lambda x: x.std((2, 3))), "one row per image"),
+        (statistics(lambda x: x.mean(0), lambda x: x.std(0)), "one value per pixel"),
+        (statistics(lambda x: x.mean((0, 2, 3), keepdim=True)), "must be (3,)"),
         (wrapped_squares, "wrap around at 256"),
         (wrapped_differences, "wrap around at 256"),
-        (lambda images: [(f * 0).to(torch.uint8) for f in over_channels(images)], "converted back to it"),
-        (lambda images: over_channels(images)[::-1], "swapped"),
-        (lambda images: (images.mean((0, 2, 3)), 0), "RuntimeError"),
-        (lambda images: over_channels(images)[0], "return mean, std"),
-        (
-            lambda images: (over_channels(images)[0], (scaled(images) ** 2).mean((0, 2, 3)).sqrt()),
-            "subtract the mean first",
-        ),
+        (lambda images: [(figure * 0).to(torch.uint8) for figure in statistics()(images)], "converted back to it"),
+        (lambda images: statistics()(images)[::-1], "swapped"),
+        (statistics(scale=lambda images: images), "RuntimeError"),
+        (lambda images: statistics()(images)[0], "return mean, std"),
+        (statistics(std=lambda x: (x**2).mean((0, 2, 3)).sqrt()), "subtract the mean"),
         (changes_images, "changes the images"),
         (lambda images: None, "return"),
     ],
@@ -437,9 +416,9 @@ def test_a_pipeline_without_an_answer_is_unanswered():
     assert verdict.status == "unanswered" and "C" in verdict.message
 
 
-@pytest.mark.parametrize("answer", [global_seed_split, numpy_global_split, python_global_split])
-def test_the_check_gives_the_random_states_back(answer):
+@pytest.mark.parametrize("order", [torch_global, numpy_global, python_global])
+def test_the_check_restores_the_random_states(order):
     before = torch.get_rng_state(), np.random.get_state()[1].tolist(), random.getstate()
-    check.split_indices(answer)
+    check.split_indices(split(order))
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.random.get_state()[1].tolist() == before[1] and random.getstate() == before[2]

@@ -1,4 +1,4 @@
-"""The checks of all lessons: answers written otherwise are right, and the mistakes of students are named."""
+"""The checks of all lessons: answers written in other ways are right, and the mistakes of students are named."""
 
 import pytest
 import test_check_alexnet
@@ -10,7 +10,7 @@ LESSONS = [test_check_data_splitting, test_check_alexnet, test_check_resnet, tes
 
 
 def each(kind: str) -> list:
-    """A case for each answer of a kind, RIGHT or WRONG, in all lessons: (check, answer)."""
+    """One case for each RIGHT or WRONG answer of all lessons: (check, answer)."""
     return [
         pytest.param(getattr(lesson.check, exercise), answer, id=f"{exercise}-{place}")
         for lesson in LESSONS
