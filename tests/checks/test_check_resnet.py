@@ -15,7 +15,7 @@ from cnnlesson.models.resnet import PlainBlock
 
 
 def unit(forward, keep=lambda transform: transform):
-    """A student's residual unit with this forward; `keep` makes what it holds."""
+    """A student's residual unit with this forward, which keeps `keep(transform)`."""
 
     class Answer(nn.Module):
         def __init__(self, transform):
@@ -49,7 +49,7 @@ class OwnLayer(nn.Module):
 
 
 class InAList(nn.Module):
-    """A unit that hides F in a list."""
+    """A unit that keeps F in a list."""
 
     def __init__(self, transform):
         super().__init__()
@@ -60,7 +60,7 @@ class InAList(nn.Module):
 
 
 class InAFunction(nn.Module):
-    """A unit that hides F in a function."""
+    """A unit that keeps F in a function."""
 
     def __init__(self, transform):
         super().__init__()
@@ -71,7 +71,7 @@ class InAFunction(nn.Module):
 
 
 class ListOfStages(nn.Module):
-    """A ResNet-18 whose stages are in a list."""
+    """A ResNet-18 that keeps its stages in a list."""
 
     def __init__(self, num_classes):
         super().__init__()
@@ -101,7 +101,7 @@ def same(x):
     return x
 
 
-def block(  # one option a mistake
+def block(  # one option per mistake
     join=lambda f, s: f + s,
     last=relu_on,
     on_f=same,
@@ -207,7 +207,7 @@ class TorchvisionBlock(trusted.BasicBlock):
 
 
 class ShortcutFirst(nn.Module):
-    """A bottleneck as someone writes it who begins with the shortcut, and works in place on tensors of its own."""
+    """A bottleneck by a student who begins with the shortcut, and modifies the block's own tensors in place."""
 
     def __init__(self, in_channels, width, out_channels, stride):
         super().__init__()
@@ -240,7 +240,7 @@ def stage_by_hand(block, in_channels, out_channels, num_blocks, stride):
 
 
 def stage(blocks):
-    """A student's make_stage: `blocks(i, o, n, s)` lists what the blocks are made with."""
+    """A student's make_stage: `blocks(i, o, n, s)` lists the arguments of the blocks."""
 
     def make(block, in_channels, out_channels, num_blocks, stride):
         return nn.Sequential(*(block(*shape) for shape in blocks(in_channels, out_channels, num_blocks, stride)))
@@ -260,7 +260,7 @@ def with_relus(block, in_channels, out_channels, num_blocks, stride):
 right_stage = stage(lambda i, o, n, s: [(i, o, s), *[(o, o, 1)] * (n - 1)])
 
 
-def network(  # one option a mistake
+def network(  # one option per mistake
     stem=lambda: nn.Conv2d(3, 64, 7, 2, 3, bias=False),
     stem_norm=True,
     stem_relu=True,
@@ -276,7 +276,7 @@ def network(  # one option a mistake
     hidden=False,
     make_stage=right_stage,
 ):
-    """A student's ResNet-18, with a mistake where an option asks for one."""
+    """A student's ResNet-18, with a mistake if an option asks for one."""
 
     class Answer(nn.Module):
         def __init__(self, num_classes):
@@ -326,7 +326,7 @@ def inserted(make_block=identity_block, copied=copy.deepcopy, after=same, stages
 
 
 def by_loading(plain_model):
-    """A new network that takes the weights of the old one, with batch norm's own eps out of the way."""
+    """A new network with the weights of the old one; running_var makes up for batch norm's eps."""
     blocks = len(plain_model.layer1)
     deeper = cifar_resnet(6 * (blocks + 1) + 2, plain_model.fc.out_features, residual=False)
     deeper.load_state_dict(plain_model.state_dict(), strict=False)
@@ -404,6 +404,38 @@ def appended_outside(plain_model):
     return deeper
 
 
+# Mistakes in blocks of both kinds, as options of `block`.
+BLOCK_MISTAKES = [
+    ({"join": lambda f, s: f}, "shortcut is missing"),
+    ({"projects": never}, "shortcut is not projected, but F changes channels and size"),
+    ({"projects": lambda i, o, s: s != 1}, "shortcut is not projected, but F changes the channels"),
+    ({"projects": lambda i, o, s: i != o}, "shortcut is not projected, but F changes the size"),
+    ({"projects": always}, "There is a projection, but F keeps the shape"),
+    ({"projection_norm": False}, "projection has no batch norm"),
+    ({"shortcut_stride": 1}, "shortcut has stride 1, but F has 2"),
+    ({"spare": True}, "never used, spare"),
+    ({"on_f": relu_on, "last": same}, "last ReLU comes before the addition, on F(x)"),
+    ({"on_f": relu_on}, "another ReLU on F(x), before the addition"),
+    ({"last": same}, "no ReLU after the addition"),
+    ({"on_shortcut": relu_on}, "ReLU on the shortcut"),
+    ({"on_f": relu_on, "on_shortcut": relu_on, "last": same}, "F(x) and the shortcut each have a ReLU"),
+    ({"first": relu_on}, "ReLU on x before"),
+    ({"between": same}, "no ReLU between the convolutions"),
+    ({"between": same, "last": same}, "no ReLU at all"),
+    ({"norm": False}, "Batch norm is missing"),
+    ({"bias": True}, "has a bias"),
+    ({"padding": 0}, "padding"),
+    ({"in_place": True}, "in place"),
+    ({"first": lambda x: x.relu_()}, "in place"),
+    ({"join": lambda f, s: torch.cat([f, s], dim=1)}, "side by side"),
+    ({"join": lambda f, s: f - s}, "subtracts the shortcut"),
+    ({"join": lambda f, s: s - f}, "subtracts F(x)"),
+    ({"shared_norm": True}, "One batch norm runs twice"),
+    ({"norm_after_relu": True}, "right after a convolution"),
+    ({"on_shortcut": lambda s: s.detach()}, "gradient"),
+    ({"dropout": 0.5}, "training mode"),
+]
+
 RIGHT = {
     "ResidualUnit": [unit(add_out), unit(lambda f, x: torch.add(x, f(x))), unit(lambda f, x: x.clone().add_(f(x)))],
     "insert_identity": [
@@ -467,67 +499,27 @@ WRONG = {
         (inserted(after=lambda deeper: deeper.state_dict()), "must return a network"),
     ],
     "StudentBasicBlock": [
-        (basic(join=lambda f, s: f), "shortcut is missing"),
-        (basic(projects=never), "shortcut is not projected, but F changes channels and size"),
-        (basic(projects=lambda i, o, s: s != 1), "shortcut is not projected, but F changes the channels"),
-        (basic(projects=lambda i, o, s: i != o), "shortcut is not projected, but F changes the size"),
-        (basic(projects=always), "There is a projection, but F keeps the shape"),
-        (basic(spare=True), "never used, spare"),
-        (basic(projection_norm=False), "projection has no batch norm"),
+        *((basic(**options), mistake) for options, mistake in BLOCK_MISTAKES),
         (basic(projection_kernel=3), "3×3, 3×3, 3×3"),
-        (basic(on_f=relu_on, last=same), "last ReLU comes before the addition, on F(x)"),
-        (basic(on_f=relu_on), "another ReLU on F(x), before the addition"),
-        (basic(last=same), "no ReLU after the addition"),
-        (basic(on_shortcut=relu_on), "ReLU on the shortcut"),
-        (basic(on_f=relu_on, on_shortcut=relu_on, last=same), "F(x) and the shortcut each have a ReLU"),
-        (basic(first=relu_on), "ReLU on x before"),
-        (basic(between=same), "no ReLU between"),
-        (basic(between=same, last=same), "no ReLU at all"),
-        (basic(norm=False), "Batch norm is missing"),
-        (basic(bias=True), "has a bias"),
         (basic(strides=lambda s: [1, s]), "wrong convolution"),
         (basic(strides=lambda s: [s, s]), "More than one convolution"),
         (basic(strides=lambda s: [1, 1]), "stride is not used"),
-        (basic(shortcut_stride=1), "shortcut has stride 1, but F has 2"),
-        (basic(padding=0), "padding"),
-        (basic(in_place=True), "in place"),
-        (basic(first=lambda x: x.relu_()), "in place"),
-        (basic(join=lambda f, s: torch.cat([f, s], dim=1)), "side by side"),
-        (basic(join=lambda f, s: f - s), "subtracts the shortcut"),
-        (basic(join=lambda f, s: s - f), "subtracts F(x)"),
         (basic(late_shortcut=True), "added to itself"),
-        (basic(shared_norm=True), "One batch norm runs twice"),
         (basic(shared_convolution=True), "One convolution runs twice"),
-        (basic(norm_after_relu=True), "right after a convolution"),
         (basic(kernels=[3, 1]), "3×3"),
-        (basic(on_shortcut=lambda s: s.detach()), "gradient"),
-        (basic(dropout=0.5), "training mode"),
         (lambda i, o, s: "block", "nn.Module"),
     ],
     "StudentBottleneck": [
-        (bottleneck(join=lambda f, s: f), "shortcut is missing"),
-        (bottleneck(projects=never), "shortcut is not projected"),
-        (bottleneck(projects=lambda i, o, s: s != 1), "F changes the channels"),
-        (bottleneck(projects=lambda i, o, s: i != o), "F changes the size"),
-        (bottleneck(projects=always), "There is a projection, but F keeps the shape"),
-        (bottleneck(projection_norm=False), "projection has no batch norm"),
+        *((bottleneck(**options), mistake) for options, mistake in BLOCK_MISTAKES),
         (bottleneck(strides=lambda s: [s, 1, 1]), "F's convolution 1, a 1×1, which skips three of four pixels"),
         (bottleneck(strides=lambda s: [1, 1, s]), "wrong convolution has the stride: F's convolution 3"),
         (bottleneck(strides=lambda s: [1, 1, 1]), "stride is not used"),
         (bottleneck(strides=lambda s: [s, s, 1]), "More than one convolution"),
-        (bottleneck(shortcut_stride=1), "shortcut has stride 1, but F has 2"),
-        (bottleneck(on_f=relu_on), "another ReLU on F(x)"),
-        (bottleneck(last=same), "no ReLU after the addition"),
-        (bottleneck(between=same), "no ReLU between the convolutions"),
         (bottleneck(between=same, between2=relu_on), "between the first and the second"),
         (bottleneck(between=relu_on, between2=same), "between the second and the third"),
-        (bottleneck(norm=False), "Batch norm is missing"),
-        (bottleneck(bias=True), "has a bias"),
         (bottleneck(kernels=[3, 3, 3]), "3×3, 3×3, 3×3"),
         (bottleneck(kernels=[1, 1, 1]), "1×1, 1×1, 1×1"),
-        (bottleneck(padding=0), "padding"),
         (bottleneck(uses_out=False), "channels"),
-        (bottleneck(in_place=True), "in place"),
     ],
     "make_stage": [
         (stage(lambda i, o, n, s: [(i, o, s), *[(o, o, s)] * (n - 1)]), "Every block has the stride"),
@@ -593,13 +585,13 @@ WRONG = {
 }
 
 
-def test_a_network_of_blocks_that_are_not_written_yet_is_unanswered():
+def test_a_network_of_unwritten_blocks_is_unanswered():
     def not_written(*shape):
         raise NotImplementedError
 
     assert check.StudentResNet18(network(make_block=not_written)).status == "unanswered"
 
 
-def test_numbers_are_again_of_the_usual_type_after_a_check():
+def test_the_default_dtype_is_restored_after_a_check():
     check.insert_identity(lambda plain_model: math.nan)
     assert torch.get_default_dtype() == torch.float32
