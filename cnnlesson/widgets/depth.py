@@ -1,4 +1,4 @@
-"""How large activations and gradients are in plain and residual networks of any depth, before training."""
+"""The size of activations and gradients in plain and residual networks of any depth, before training."""
 
 import functools
 
@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 
 from cnnlesson.models import cifar_resnet
-from cnnlesson.plots import blank, plot_signals, signals_text
+from cnnlesson.plots import blank, plot_signals
 from cnnlesson.signals import activation_sizes, gradient_norms
 from cnnlesson.widgets.explorer import Choice, Explorer, Tick
 
@@ -18,18 +18,17 @@ def explore_depth(images: torch.Tensor, labels: torch.Tensor, num_classes: int) 
 
     Args:
         images, labels: one batch, (N, 3, 32, 32) and (N,), on any device; the networks are built there.
-        num_classes: how many classes the labels tell apart.
+        num_classes: the number of classes of the labels.
     """
 
-    @functools.cache  # what was looked at once is there at once
-    def signals(depth: int, residual: bool) -> pd.DataFrame:
-        with torch.random.fork_rng(devices=[]):  # the notebook's own random numbers stay as they are
+    @functools.cache
+    def signals(depth: int, network: str) -> pd.DataFrame:
+        with torch.random.fork_rng(devices=[]):  # leaves the notebook's own random numbers as they are
             torch.manual_seed(0)
-            model = cifar_resnet(depth, num_classes, residual)
+            model = cifar_resnet(depth, num_classes, residual=network == "residual")
         model = model.to(images.device)
-        activations, gradients = activation_sizes(model, images), gradient_norms(model, images, labels)
-        network = "residual" if residual else "plain"
-        return pd.DataFrame({"activation": activations, "gradient": gradients}).assign(network=network)
+        sizes = {"activation": activation_sizes(model, images), "gradient": gradient_norms(model, images, labels)}
+        return pd.DataFrame(sizes).assign(network=network)
 
     controls = {
         "depth": Choice("depth (layers)", DEPTHS, value=20),
@@ -37,11 +36,11 @@ def explore_depth(images: torch.Tensor, labels: torch.Tensor, num_classes: int) 
         "residual": Tick("residual", True),
     }
 
-    def draw(depth: int, plain: bool, residual: bool) -> tuple:
-        kinds = [kind for kind, is_shown in ((False, plain), (True, residual)) if is_shown]
-        if not kinds:
+    def draw(depth: int, **ticked: bool) -> tuple:
+        networks = [network for network, is_shown in ticked.items() if is_shown]
+        if not networks:
             raise ValueError("nothing to draw: tick plain, residual or both")
-        table = pd.concat([signals(depth, kind) for kind in kinds])
-        return plot_signals(table, blank(1, 2, (9.6, 3.6))), signals_text(table)
+        table = pd.concat([signals(depth, network) for network in networks])
+        return plot_signals(table, blank(1, 2, (9.6, 3.6))), plot_signals.text(table)
 
     return Explorer(controls, draw)

@@ -1,4 +1,4 @@
-"""What all explorers have in common: controls, and under them a picture with its numbers in words."""
+"""What all explorers share: controls, and below them a picture with its facts as text."""
 
 import html
 from collections.abc import Callable, Mapping, Sequence
@@ -8,23 +8,22 @@ from IPython.display import display
 from matplotlib.axes import Axes
 
 from cnnlesson.plots.figures import describe_figure, picture
-from cnnlesson.trial_run import one_line
+from cnnlesson.runtime.display import one_line
 
-_LABEL = "9em"  # the width of a control's label
+_LABEL = {"description_width": "9em"}
 
 
 class Explorer:
-    """Controls, and what they show. As the last line of a cell it is displayed.
+    """Controls, and the picture that they change. A notebook displays it if it is the last line of a cell.
 
-    Where widgets run, the picture follows the controls; where none can (a preview, a printed page, a notebook that was
-    saved and is opened again), the first picture stays with its words.
+    If widgets cannot run (in a preview, on a printed page, in a saved notebook that is opened again), the first
+    picture is shown with its text.
 
     Args:
-        controls: by the name that `draw` knows them by; each has a description, which is its label.
-        draw: called with the values of the controls, it gives the axes of a figure and what to say beside it. A
-            ValueError of it is said in place of the picture. It is not called twice with the same values.
-        prepare: called before `draw` where a list has other choices as another control moves; `Choice.offer` gives
-            it those.
+        controls: by the names of the parameters of `draw`.
+        draw: called with the values of the controls, returns the axes of a figure and the text below it. The message
+            of an exception is shown instead of the picture. It is not called twice in a row with the same values.
+        prepare: called before `draw`, for lists whose choices depend on another control; see `Choice.offer`.
     """
 
     def __init__(
@@ -37,9 +36,8 @@ class Explorer:
         self.draw = draw
         self.prepare = prepare
         self._preparing = False
-        self.page = ipywidgets.HTML(layout=ipywidgets.Layout(margin="8px 0 0 0"))
-        self.words = self.plain = ""
         self._drawn = None
+        self.page = ipywidgets.HTML(layout=ipywidgets.Layout(margin="8px 0 0 0"))
         for control in controls.values():
             control.when_changed(self.update)
         self.update()
@@ -47,31 +45,28 @@ class Explorer:
         self.box = ipywidgets.VBox([ipywidgets.HBox(list(controls.values()), layout=row), self.page])
 
     def update(self, change: object = None) -> None:
-        """Draw again where a control has another value than at the last time."""
-        if self._preparing:  # a list has just got other choices: what that shows is drawn once, when all have
+        """Draw again if the value of a control has changed."""
+        if self._preparing:  # a list has new choices; draw once, when all lists have theirs
             return
         self._preparing = True
-        self.prepare()
-        self._preparing = False
+        try:
+            self.prepare()
+        finally:
+            self._preparing = False
         values = {name: control.value for name, control in self.controls.items()}
         if values == self._drawn:
             return
         self._drawn = values
         try:
-            axes, self.words = self.draw(**values)
+            axes, self.text = self.draw(**values)
             alt = describe_figure(axes).alt
             shown = picture(axes, alt)
-        except Exception as error:  # whatever a student's model or images raise: a traceback in a widget is never seen
-            self.words = str(error) if isinstance(error, ValueError) else one_line(error)
+        except Exception as error:  # of the student's model or images; a notebook hides a widget's traceback
+            self.text = str(error) if isinstance(error, ValueError) else one_line(error)
             alt, shown = "No picture", ""
         # A live region: a screen reader reads what has changed.
-        self.page.value = f'{shown}<pre role="status" style="white-space: pre-wrap">{html.escape(self.words)}</pre>'
-        self.plain = f"{alt}\n{self.words}"
-
-    def redraw(self) -> None:
-        """Draw again although no control has moved, as what is drawn has changed."""
-        self._drawn = None
-        self.update()
+        self.page.value = f'{shown}<pre role="status" style="white-space: pre-wrap">{html.escape(self.text)}</pre>'
+        self.plain = f"{alt}\n{self.text}"
 
     def _ipython_display_(self) -> None:
         name = f"explorer-{self.box.model_id}"
@@ -82,8 +77,8 @@ class Explorer:
         display({"text/html": _ONE_OF_TWO.replace("NAME", name) + still, "text/plain": self.plain}, raw=True)
 
 
-# Below the controls stands the first picture, for pages without widgets. It is hidden as long as the explorer itself is
-# on the page; where it is not, JupyterLab's "Error displaying widget" in the output before is hidden.
+# The first picture is below the controls, for pages without widgets. It is hidden while the explorer itself is on the
+# page; if it is not, JupyterLab's "Error displaying widget" in the output before is hidden.
 _ONE_OF_TWO = """\
 <style>
 body:has(.NAME) .NAME-still { display: none; }
@@ -93,15 +88,15 @@ body:not(:has(.NAME)) .jp-OutputArea-child:has(+ .jp-OutputArea-child .NAME-stil
 
 
 class Slider(ipywidgets.HBox):
-    """A whole number, as a field with its label and a slider beside it.
+    """An integer, as a labelled field with a slider.
 
-    The slider of ipywidgets has no name for a screen reader; the field has, and the arrow keys move both.
+    The slider of ipywidgets has no name for a screen reader. The field has one, and the arrow keys move both.
     """
 
     def __init__(self, label: str, value: int, least: int, most: int):
         limits = {"value": value, "min": least, "max": most, "continuous_update": True}
-        style, width = {"description_width": _LABEL}, ipywidgets.Layout(width="15em")
-        self.number = ipywidgets.BoundedIntText(description=label, style=style, layout=width, **limits)
+        width = ipywidgets.Layout(width="15em")
+        self.number = ipywidgets.BoundedIntText(description=label, style=_LABEL, layout=width, **limits)
         self.bar = ipywidgets.IntSlider(readout=False, layout=ipywidgets.Layout(width="11em"), **limits)
         ipywidgets.jslink((self.number, "value"), (self.bar, "value"))  # in the browser, without waiting for the kernel
         super().__init__([self.number, self.bar])
@@ -115,16 +110,14 @@ class Slider(ipywidgets.HBox):
 
 
 class Choice(ipywidgets.Dropdown):
-    """One of `options`: values, or pairs (words, value)."""
+    """One of `options`: values, or pairs (label, value)."""
 
     def __init__(self, label: str, options: Sequence, **value):
         layout = ipywidgets.Layout(width="26em")
-        super().__init__(
-            options=options, description=label, style={"description_width": _LABEL}, layout=layout, **value
-        )
+        super().__init__(options=options, description=label, style=_LABEL, layout=layout, **value)
 
     def offer(self, options: Sequence) -> None:
-        """Have other options; what is chosen stays chosen where it can, and else it is the first."""
+        """Change the options. The current choice is kept if possible; otherwise the first option is chosen."""
         if list(options) == list(self.options):
             return
         chosen = self.value

@@ -1,4 +1,4 @@
-"""What a network sees in an image: activation maps, the filters of its first layer, and receptive fields."""
+"""Inside a network: activation maps, the filters of its first layer, and receptive fields."""
 
 import torch
 import torchvision.transforms.v2.functional as transforms
@@ -7,27 +7,27 @@ from torch import nn
 from cnnlesson.anatomy import evaluation_mode, find_layer, forward_hooks, layer_table, receptive_field
 from cnnlesson.data import Batches, ImageSet
 from cnnlesson.plots import plot_filters, plot_receptive_field
-from cnnlesson.plots.figures import blank_mosaic, describe_figure
+from cnnlesson.plots.figures import blank_mosaic
+from cnnlesson.plots.pictures import map_text
 from cnnlesson.widgets.explorer import Choice, Explorer, Slider
 
 LAYOUT = [["image", "map"], ["filters", "filters"]]
 
 
 def explore_network(model: nn.Module, image_set: ImageSet, image_size: int) -> Explorer:
-    """One channel of one layer for one image, and the pixels that its strongest place sees.
+    """One channel of one layer's output for one image, and the pixels that its strongest activation depends on.
 
     Args:
-        model: any network of the lesson, on any device; it stays as it is.
-        image_set: its images are resized to what the network gets.
-        image_size: height and width in pixels that the network wants.
+        model: any network of the lesson, on any device; it is left unchanged.
+        image_set: its images are resized to `image_size`.
+        image_size: height and width in pixels of the network's input.
     """
     device = next(model.parameters()).device
     filters = next(layer for layer in model.modules() if isinstance(layer, nn.Conv2d)).weight
     table = layer_table(model, (3, image_size, image_size))
-    layers = table.index[table["out_size"].notna()]  # those that give maps
     controls = {
         "image": Slider("image", 0, 0, len(image_set) - 1),
-        "layer": Choice("layer", list(layers)),
+        "layer": Choice("layer", list(table.index[table["out_size"].notna()])),  # those whose output is a map
         "channel": Slider("channel", 0, 0, int(table["out_channels"].max()) - 1),
     }
 
@@ -39,26 +39,23 @@ def explore_network(model: nn.Module, image_set: ImageSet, image_size: int) -> E
         activation = maps[channel]
         row, column = divmod(int(activation.argmax()), activation.shape[1])
         field = receptive_field(model, layer, (3, image_size, image_size), row, column)
+        shown = transforms.resize(one.images[0], [image_size, image_size]), field, activation, row, column
         axes = blank_mosaic(LAYOUT, (9.6, 6), height_ratios=[4, 1.4])
-        picture = transforms.resize(one.images[0], [image_size, image_size])
-        plot_receptive_field(picture, field, activation, row, column, [axes["image"], axes["map"]])
+        plot_receptive_field(*shown, [axes["image"], axes["map"]])
         plot_filters(filters, axes["filters"]).set_title("all filters of the first layer")
         name = one.classes[one.labels[0]]
-        words = (
-            f"image {image}, {name}; {layer}, channel {channel}: from {activation.min():.2g} to "
-            f"{activation.max():.2g}, {(activation > 0).float().mean():.0%} above 0"
-        )
-        return axes["image"], f"{words}\n{describe_figure(axes['image']).text}"
+        text = f"image {image}, {name}; {layer}, channel {channel}: {map_text(activation)}"
+        return axes["image"], f"{text}\n{plot_receptive_field.text(*shown)}\n{plot_filters.text(filters)}"
 
     return Explorer(controls, draw)
 
 
 @torch.no_grad()
 def activations(model: nn.Module, layer: str, batches: Batches) -> torch.Tensor:
-    """What `layer` gives for the first image of `batches`: (channels, H, W) on the processor."""
-    part, use = find_layer(model, layer)
-    given = []
+    """The output of `layer` for the first image of `batches`: (channels, H, W) on the CPU."""
+    module, use = find_layer(model, layer)
     images, _ = next(iter(batches))
-    with forward_hooks([part], lambda part, inputs, output: given.append(output[0])), evaluation_mode(model):
+    outputs = []
+    with forward_hooks([module], lambda module, inputs, output: outputs.append(output[0])), evaluation_mode(model):
         model(images)
-    return given[use - 1].float().cpu()
+    return outputs[use - 1].float().cpu()

@@ -1,4 +1,4 @@
-"""What each layer of a network costs, and the arithmetic of the one that is picked."""
+"""What each layer of a network costs, and how the costs of the chosen layer follow from its shape."""
 
 import functools
 from collections.abc import Mapping
@@ -12,19 +12,25 @@ from cnnlesson.models import AlexNet, TwoTowerAlexNet, cifar_resnet, resnet18, r
 from cnnlesson.plots import blank, plot_layers
 from cnnlesson.widgets.explorer import Choice, Explorer, Slider
 
-MOST_ROWS = 30  # of layers with a bar each; larger networks have a bar a block
-COSTS = ["memory_kb", "params_k", "flop_m"]
+MAX_ROWS = 30  # of layers with a bar each; larger networks have a bar per block
+COSTS = {"memory_kb": "memory (KB)", "params_k": "parameters (k)", "flop_m": "multiply-adds (M)"}
+ARITHMETIC = {
+    "out_size": "height and width of the output",
+    "memory_kb": "memory (KB)",
+    "params_k": "parameters",
+    "flop_m": "multiply-adds",
+}
 
 
 def explore_layers(models: Mapping[str, nn.Module] | None = None) -> Explorer:
-    """The layer table of each of `models`, as bars and in words, and the arithmetic of a layer.
+    """The layer table of each network, as bars and as text, and the arithmetic of one layer.
 
     Args:
-        models: by their names; without them those of the lesson, for 1000 classes.
+        models: by name; by default the networks of the lesson, for 1000 classes.
     """
     models = models or lesson_networks()
 
-    @functools.cache  # the names of the layers and the picture need the same one
+    @functools.cache  # it is needed for the names of the layers and for the picture
     def table_of(name: str, size: int) -> pd.DataFrame:
         return layer_table(models[name], (3, size, size))
 
@@ -37,7 +43,7 @@ def explore_layers(models: Mapping[str, nn.Module] | None = None) -> Explorer:
     def offer_layers() -> None:
         try:
             names = list(table_of(controls["name"].value, controls["size"].value).index[:-1])
-        except Exception:  # `draw` will say what is wrong
+        except Exception:  # `draw` reports it
             names = []
         controls["layer"].offer(names)
 
@@ -45,18 +51,21 @@ def explore_layers(models: Mapping[str, nn.Module] | None = None) -> Explorer:
         try:
             table = table_of(name, size)
         except ValueError as error:
-            raise ValueError(f"{name} does not take {size} pixels: choose another input size ({error})") from error
+            raise ValueError(f"{name} does not accept {size} pixels: choose another input size ({error})") from error
         shown, picked = table.drop(index="total"), layer
-        if len(shown) > MOST_ROWS:
-            shown, picked = shown.groupby(_block, sort=False)[COSTS].sum(), _block(layer)
+        if len(shown) > MAX_ROWS:
+            shown, picked = shown.groupby(_block, sort=False)[list(COSTS)].sum(), _block(layer)
         axes = plot_layers(shown, blank(1, 3, (9.6, 0.27 * len(shown) + 1), sharey=True), picked)
-        return axes, f"{_in_words(shown, table.loc['total'])}\n\n{_arithmetic(models[name], table, layer)}"
+        costs = pd.concat([shown, table.loc[["total"]]])[list(COSTS)].astype(float).map("{:,.1f}".format)
+        how = arithmetic(find_layer(models[name], layer)[0], table.loc[layer])
+        lines = [f"  {label}: {how[column]}" for column, label in ARITHMETIC.items() if column in how]
+        return axes, "\n".join([costs.rename(columns=COSTS).to_string(), f"\n{layer}:", *lines])
 
     return Explorer(controls, draw, offer_layers)
 
 
 def lesson_networks() -> dict[str, nn.Module]:
-    """The networks of the lesson by name, without memory for their weights, which nobody looks at here."""
+    """The networks of the lesson by name, without memory for their weights, which are not needed here."""
     with torch.device("meta"):
         return {
             "AlexNet": AlexNet(1000, dropout=0.5),
@@ -73,22 +82,3 @@ def lesson_networks() -> dict[str, nn.Module]:
 def _block(layer: str) -> str:
     """layer1.0 for layer1.0.conv2."""
     return ".".join(layer.split(".")[:2])
-
-
-def _in_words(shown: pd.DataFrame, total: pd.Series) -> str:
-    costs = pd.concat([shown[COSTS].astype(float), total[COSTS].astype(float).to_frame().T])
-    words = costs.map("{:,.1f}".format).rename(
-        columns={"memory_kb": "memory (KB)", "params_k": "parameters (k)", "flop_m": "multiply-adds (M)"}
-    )
-    return words.to_string()
-
-
-def _arithmetic(model: nn.Module, table: pd.DataFrame, layer: str) -> str:
-    names = {
-        "out_size": "height and width of the output",
-        "memory_kb": "memory (KB)",
-        "params_k": "parameters",
-        "flop_m": "multiply-adds",
-    }
-    how = arithmetic(find_layer(model, layer)[0], table.loc[layer])
-    return "\n".join([f"{layer}:", *(f"  {words}: {how[column]}" for column, words in names.items() if column in how)])

@@ -2,91 +2,82 @@
 
 from collections.abc import Mapping
 
-import ipywidgets
 import pandas as pd
 from matplotlib.patches import Rectangle
 
-from cnnlesson.plots import METRICS, grid_text, history_text, plot_grid, plot_history
-from cnnlesson.plots.figures import MARK_COLOUR, blank_mosaic
+from cnnlesson.plots import blank
+from cnnlesson.plots.figures import MARK_COLOUR
+from cnnlesson.plots.trials import METRICS, grid_text, history_text, plot_grid, plot_history
 from cnnlesson.results import best_point, last_epochs
-from cnnlesson.search import GridSearch
 from cnnlesson.training import Epoch
 from cnnlesson.widgets.explorer import Choice, Explorer
 
+POINT = ("weight_decay", "lr", "batch_size")
 
-def explore_results(sources: Mapping[str, pd.DataFrame | GridSearch]) -> Explorer:
+
+def explore_results(results: Mapping[str, pd.DataFrame]) -> Explorer:
     """The results of one or more searches over learning rates, batch sizes and weight decays.
 
     Args:
-        sources: by the name of the network: a table of results, such as `GridSearch.run` gives it, or the search
-            itself, which is then read anew at each look, also while another process runs it.
+        results: the table of each network's search by the network's name; it may be unfinished.
+
+    Raises:
+        ValueError: a table lacks one of the three hyper-parameters.
     """
+    for name, table in results.items():
+        missing = [column for column in POINT if column not in table]
+        if missing:
+            raise ValueError(
+                f"the results of {name} have no column {missing[0]}: pass the table of a search over lr, batch_size "
+                "and weight_decay"
+            )
     controls = {
-        "name": Choice("network", list(sources)),
-        "metric": Choice("metric", [(words, column) for column, words in METRICS.items()]),
+        "name": Choice("network", list(results)),
+        "metric": Choice("metric", [(label, column) for column, label in METRICS.items()]),
         "weight_decay": Choice("weight decay", []),
         "lr": Choice("learning rate", []),
         "batch_size": Choice("batch size", []),
     }
 
     def offer_points() -> None:
-        source = sources[controls["name"].value]
-        for column in ("weight_decay", "lr", "batch_size"):
-            controls[column].offer([(f"{value:g}", value) for value in _values(source, column)])
+        table = results[controls["name"].value]
+        for column in POINT:
+            controls[column].offer([(f"{value:g}", value) for value in sorted(set(table[column].tolist()))])
 
     offer_points()
-    first = sources[controls["name"].value]
-    best = None if isinstance(first, GridSearch) else best_point(first)
-    for column, value in (best or {}).items():
-        controls[column].value = value  # at first, where there is most to see
+    best = best_point(next(iter(results.values())), allow_unfinished=True)
+    for column in POINT if best else ():
+        controls[column].value = best[column]  # start where there is most to see
 
     def draw(name: str, metric: str, weight_decay: float, lr: float, batch_size: int) -> tuple:
-        source = sources[name]
-        table = source.results() if isinstance(source, GridSearch) else source
-        table = table[(table["weight_decay"] == weight_decay) & (table["epoch"] > 0)]
-        if table.empty:
-            raise ValueError(f"{name} has no finished epoch with weight decay {weight_decay:g}: choose another one")
+        table = results[name]
+        table = table[table["weight_decay"] == weight_decay]
         trials = last_epochs(table)
         point = table[(table["lr"] == lr) & (table["batch_size"] == batch_size)]
-        axes = blank_mosaic([["grid", "loss", "accuracy"]], (12, 4), width_ratios=[1.3, 1, 1])
-        plot_grid(trials, axes["grid"], metric)
-        rows, columns = sorted(trials["lr"].unique(), reverse=True), sorted(trials["batch_size"].unique())
+        history = _history(point)
+        grid_axes, *curve_axes = blank(1, 3, (12, 4), width_ratios=[1.3, 1, 1])
+        plot_grid(trials, grid_axes, metric)
         if not point.empty:
-            corner = columns.index(batch_size) - 0.5, rows.index(lr) - 0.5
-            axes["grid"].add_patch(
-                Rectangle(corner, 1, 1, fill=False, edgecolor=MARK_COLOUR, linewidth=4, clip_on=False)
-            )
-        words = [f"{name}, {METRICS[metric]}, weight decay {weight_decay:g}", grid_text(trials, metric)]
+            rates, batch_sizes = sorted(set(trials["lr"]), reverse=True), sorted(set(trials["batch_size"]))
+            corner = batch_sizes.index(batch_size) - 0.5, rates.index(lr) - 0.5
+            mark = {"fill": False, "edgecolor": MARK_COLOUR, "linewidth": 4, "clip_on": False}
+            grid_axes.add_patch(Rectangle(corner, 1, 1, **mark))
         title = f"learning rate {lr:g}, batch size {batch_size:g}"
-        words.append(f"\n{title}:")
-        if point.empty:
-            words.append("no trial here has ended an epoch")
-            axes["loss"].set_axis_off()
-            axes["accuracy"].set_axis_off()
+        if history:
+            plot_history(history, curve_axes)
+            curve_axes[0].set_title(title)
         else:
-            history = _history(point)
-            plot_history(history, [axes["loss"], axes["accuracy"]])
-            axes["loss"].set_title(title)
-            words.append(history_text(history))
-        return axes["grid"], "\n".join(words)
+            for ax in curve_axes:
+                ax.set_axis_off()
+        text = [f"{name}, {METRICS[metric]}, weight decay {weight_decay:g}", grid_text(trials, metric), f"\n{title}:"]
+        return grid_axes, "\n".join([*text, history_text(history) or "no trial has completed an epoch at this point"])
 
-    explorer = Explorer(controls, draw, offer_points)
-    if any(isinstance(source, GridSearch) for source in sources.values()):
-        again = ipywidgets.Button(description="Read again", tooltip="read the results of the search once more")
-        again.on_click(lambda _: explorer.redraw())
-        explorer.box.children = (again, *explorer.box.children)
-    return explorer
-
-
-def _values(source: pd.DataFrame | GridSearch, column: str) -> list[float]:
-    """The values of a hyper-parameter in a search, the smallest first."""
-    table = pd.DataFrame(source.points) if isinstance(source, GridSearch) else source
-    return sorted(set(table[column].tolist()))
+    return Explorer(controls, draw, offer_points)
 
 
 def _history(point: pd.DataFrame) -> list[Epoch]:
-    """The epochs of a point, of several seeds the first."""
+    """The epochs of a point's first seed."""
     if "seed" in point:
         point = point[point["seed"] == point["seed"].min()]
-    rows = point.rename(columns={"epoch": "number"})[list(Epoch.__dataclass_fields__)]
+    rows = point[point["epoch"] > 0].rename(columns={"epoch": "number"})[list(Epoch.__dataclass_fields__)]
     return [Epoch(**row) for row in rows.to_dict("records")]

@@ -1,36 +1,24 @@
-"""Splits and folds of real labels: the classes in each part, and pictures that are in two parts."""
+"""Splits and folds of real labels: the classes in each part, and images that are in two parts."""
 
 import torch
-from sklearn.model_selection import KFold
 
 from cnnlesson.data import ImageSet, find_leaks, k_folds, split, take
-from cnnlesson.plots import (
-    class_balance_text,
-    fold_balance_text,
-    leaks_text,
-    plot_class_balance,
-    plot_fold_balance,
-    plot_leaks,
-)
+from cnnlesson.plots import plot_class_balance, plot_fold_balance, plot_leaks
 from cnnlesson.plots.figures import blank_mosaic
 from cnnlesson.widgets.explorer import Explorer, Slider, Tick
 
-MOST_IMAGES = 600  # so that pictures in two parts are found at once
-MOST_CLASSES = 20  # that are listed in words
-
-MOST_PAIRS = 4  # of pictures that are shown, as every one of them makes the sliders slower
-
-LAYOUT = [["classes"]]
-WITH_LEAKS = [["classes"] * MOST_PAIRS, *([f"{part} {k}" for k in range(MOST_PAIRS)] for part in ("train", "other"))]
+MAX_IMAGES = 600  # so that images in two parts are found immediately
+MAX_CLASSES = 20  # that are listed as text
+MAX_PAIRS = 4  # of images that are shown; each makes the sliders slower
 
 
 def explore_splits(image_set: ImageSet) -> Explorer:
     """A split of up to 600 of the images into training, validation and test part, or into folds.
 
-    Copies are planted before the split, mirrored and darker: some of them end in another part than their original. The
-    mean brightness tells apart splits that have the same classes: with another seed other images are in the parts.
+    Copies are planted before the split, mirrored and darker; some of them end up in another part than their original.
+    The mean brightness tells splits with the same class counts apart: another seed puts other images in each part.
     """
-    images = take(image_set, MOST_IMAGES, seed=0)
+    images = take(image_set, MAX_IMAGES, seed=0)
     controls = {
         "validation": Slider("validation (%)", 10, 1, 50),
         "test": Slider("test (%)", 10, 0, 40),
@@ -45,39 +33,37 @@ def explore_splits(image_set: ImageSet) -> Explorer:
         if folds == 1:
             shares = {"training": 100 - validation - test, "validation": validation, "test": test}
             parts = divide(planted, shares, seed, stratified)
-            train, other = parts["training"], parts["validation"]
+            text = [", ".join(f"{name} {len(part)} images" for name, part in parts.items())]
+            plot_classes, labels = plot_class_balance, {name: part.labels for name, part in parts.items()}
         else:
             pairs = divide_into_folds(planted, folds, seed, stratified)
-            train, other = pairs[0]
-        leaks = find_leaks(train, other, device="cpu")
-        layout = WITH_LEAKS if len(leaks) else LAYOUT
-        axes = blank_mosaic(layout, (9.6, 3.4 + 2.6 * (len(leaks) > 0)), height_ratios=[2, 1, 1][: len(layout)])
-        if folds == 1:
-            labels = {name: part.labels for name, part in parts.items()}
-            plot_class_balance(labels, images.classes, axes["classes"])
-            words = [", ".join(f"{name} {len(part)} images" for name, part in parts.items())]
-            words += [class_balance_text(labels, images.classes)] * (len(images.classes) <= MOST_CLASSES)
-        else:
-            labels = [validation.labels for _, validation in pairs]
-            plot_fold_balance(labels, images.classes, axes["classes"])
-            words = [f"{folds} folds; their validation parts:"]
-            words += [fold_balance_text(labels, images.classes)] * (len(images.classes) <= MOST_CLASSES)
-            parts = {"training": train, "validation": other}
-        brightness = (f"{name} {part.images.float().mean() / 255:.3f}" for name, part in parts.items())
-        words.append(f"mean brightness{' in the first fold' if folds > 1 else ''}: {', '.join(brightness)}")
-        words.append(
-            f"{len(leaks)} pictures of the {'first fold' if folds > 1 else 'validation part'} are in training too"
-        )
+            parts = dict(zip(("training", "validation"), pairs[0], strict=True))
+            text = [f"{folds} folds; their validation parts:"]
+            plot_classes, labels = plot_fold_balance, [fold.labels for _, fold in pairs]
+        leaks = find_leaks(parts["training"], parts["validation"], device="cpu")
+        layout = [["classes"] * MAX_PAIRS]
         if len(leaks):
-            plot_leaks(train, other, leaks.head(MOST_PAIRS), [ax for name, ax in axes.items() if name != "classes"])
-            words.append(leaks_text(train, other, leaks.head(MOST_PAIRS)))
-        return axes["classes"], "\n".join(words)
+            layout += [[f"{part} {k}" for k in range(MAX_PAIRS)] for part in ("training", "validation")]
+        height = 3.4 + 2.6 * (len(leaks) > 0)
+        classes, *pictures = blank_mosaic(layout, (9.6, height), height_ratios=[2, 1, 1][: len(layout)]).values()
+        plot_classes(labels, images.classes, classes)
+        if len(images.classes) <= MAX_CLASSES:
+            text.append(plot_classes.text(labels, images.classes))
+        brightness = (f"{name} {part.images.float().mean() / 255:.3f}" for name, part in parts.items())
+        text.append(f"mean brightness{' in the first fold' if folds > 1 else ''}: {', '.join(brightness)}")
+        where = "first fold" if folds > 1 else "validation part"
+        text.append(f"images of the {where} that are also in training: {len(leaks)}")
+        if len(leaks):
+            shown = parts["training"], parts["validation"], leaks.head(MAX_PAIRS)
+            plot_leaks(*shown, pictures)
+            text.append(plot_leaks.text(*shown))
+        return classes, "\n".join(text)
 
     return Explorer(controls, draw)
 
 
 def with_copies(images: ImageSet, copies: int) -> ImageSet:
-    """The images, and behind them copies of the first ones, mirrored and darker."""
+    """The images, followed by copies of the first ones, mirrored and darker."""
     copied = (images.images[:copies].flip(3) * 0.8).to(torch.uint8)
     return ImageSet(
         torch.cat([images.images, copied]), torch.cat([images.labels, images.labels[:copies]]), images.classes
@@ -85,19 +71,22 @@ def with_copies(images: ImageSet, copies: int) -> ImageSet:
 
 
 def divide(images: ImageSet, shares: dict[str, int], seed: int, stratified: bool) -> dict[str, ImageSet]:
-    """The parts by their names, for shares in percent; one of 0 is left out."""
+    """The parts by name, for shares in percent; a share of 0 has no part."""
     shares = {name: share / 100 for name, share in shares.items() if share}
     if stratified:
         return dict(zip(shares, split(images, list(shares.values()), seed), strict=True))
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
     others = [round(share * len(images)) for share in list(shares.values())[1:]]
-    indices = order.split([len(images) - sum(others), *others])
-    return {name: images[part] for name, part in zip(shares, indices, strict=True)}
+    parts = _shuffled(images, seed).split([len(images) - sum(others), *others])
+    return {name: images[part] for name, part in zip(shares, parts, strict=True)}
 
 
 def divide_into_folds(images: ImageSet, folds: int, seed: int, stratified: bool) -> list[tuple[ImageSet, ImageSet]]:
     """Pairs of training and validation part."""
     if stratified:
         return list(k_folds(images, folds, seed))
-    pairs = KFold(folds, shuffle=True, random_state=seed).split(range(len(images)))
-    return [(images[torch.from_numpy(train)], images[torch.from_numpy(validation)]) for train, validation in pairs]
+    parts = _shuffled(images, seed).tensor_split(folds)
+    return [(images[torch.cat([*parts[:k], *parts[k + 1 :]])], images[part]) for k, part in enumerate(parts)]
+
+
+def _shuffled(images: ImageSet, seed: int) -> torch.Tensor:
+    return torch.randperm(len(images), generator=torch.Generator().manual_seed(seed))
