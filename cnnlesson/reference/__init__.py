@@ -1,7 +1,7 @@
-"""Measured results that ship with the lesson, each beside a record of how it was made.
+"""Measured results that ship with the lesson, each with a record of how it was made.
 
-NAME.csv holds the figures. NAME.json says which command made them, at which commit, with which versions, on which
-processor, from which data, with which seeds and when.
+NAME.csv contains the numbers. NAME.json records the command that made them, the commit, versions, CPU, data, seeds and
+date.
 """
 
 import hashlib
@@ -31,10 +31,10 @@ class Reference(NamedTuple):
 
 
 def load(name: str, folder: Path = FOLDER) -> Reference:
-    """The table NAME.csv and its record NAME.json; `load("cifar10_depth")` gives what depth does on CIFAR-10.
+    """The table NAME.csv and its record NAME.json, such as `load("cifar10_depth")`.
 
     Raises:
-        FileNotFoundError: one of the two files is missing; the line names what there is.
+        FileNotFoundError: one of the two files is missing; the message lists the results that are available.
         ValueError: the table is not the one that the record was written for.
     """
     table, record = folder / f"{name}.csv", folder / f"{name}.json"
@@ -42,50 +42,51 @@ def load(name: str, folder: Path = FOLDER) -> Reference:
         if not path.exists():
             names = ", ".join(sorted(path.stem for path in folder.glob("*.csv"))) or "nothing"
             raise FileNotFoundError(
-                f"{path} is missing: a measured result is {name}.csv and {name}.json together ({folder} holds {names})"
+                f"{path} is missing: a measured result is {name}.csv and {name}.json together ({folder} has {names})"
             )
     try:
         made = json.loads(record.read_text(encoding="utf-8"))
         expected = made["sha256"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{record} is not a record of measured results: write it anew, with `save`") from error
+        raise ValueError(f"{record} is not a record of measured results: write both files again with `save`") from error
     found = hashlib.sha256(table.read_bytes()).hexdigest()
     if found != expected:
         raise ValueError(
             f"{table} was changed after it was measured (SHA-256 {found[:12]}…, expected {expected[:12]}…): "
-            "get both files again, or measure anew"
+            "get both files again, or repeat the measurement"
         )
     return Reference(pd.read_csv(table, float_precision="round_trip"), made)
 
 
 def save(name: str, table: pd.DataFrame, made: dict, folder: Path) -> None:
-    """Write NAME.csv, and NAME.json with `made` and the table's digest, so that `load` reads them."""
+    """Write NAME.csv, and NAME.json with `made` and the table's digest, for `load`."""
     for filename, content in files(name, table, made).items():
         with atomic_write(folder / filename) as unfinished:
             unfinished.write_bytes(content)
 
 
 def files(name: str, table: pd.DataFrame, made: dict) -> dict[str, bytes]:
-    """What `save` writes, by the name of the file."""
+    """The contents of the files that `save` writes, by name."""
     text = table.to_csv(index=False, lineterminator="\n").encode()
     record = made | {"sha256": hashlib.sha256(text).hexdigest()}
     return {f"{name}.csv": text, f"{name}.json": (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode()}
 
 
 def circumstances(device: torch.device) -> dict[str, str]:
-    """What a measurement depends on besides its command: commit, versions, processor, date."""
+    """What a measurement depends on besides its command: commit, versions, CPU, GPU and date."""
     return {
         "commit": _commit(),
         "python": platform.python_version(),
         "torch": version("torch"),
         "torchvision": version("torchvision"),
-        "processor": _processor(device),
+        "cpu": _cpu(),
+        **({"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}),
         "date": date.today().isoformat(),
     }
 
 
 def images_digest(*image_sets: ImageSet) -> str:
-    """SHA-256 of the sets' images and labels as they are in memory, decoded, one set after the other."""
+    """SHA-256 of the decoded images and the labels of the sets, one set after the other."""
     digest = hashlib.sha256()
     for image_set in image_sets:
         for tensor in (image_set.images, image_set.labels):
@@ -94,7 +95,9 @@ def images_digest(*image_sets: ImageSet) -> str:
 
 
 def _commit() -> str:
-    """The package's commit, with -dirty where files were changed since; its version where it is no git checkout."""
+    """The commit of the package's checkout, with -dirty if files have changed since; else the package's version."""
+    if not (FOLDER.parents[1] / ".git").exists():  # installed, perhaps inside the checkout of another project
+        return f"version {version('cnnlesson')}"
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         return subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, check=True).stdout.strip()
@@ -102,9 +105,7 @@ def _commit() -> str:
         return f"version {version('cnnlesson')}"
 
 
-def _processor(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
+def _cpu() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

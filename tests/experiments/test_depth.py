@@ -106,7 +106,7 @@ def test_the_command_writes_tables_with_records_networks_and_figures(run, archiv
     assert made["images_sha256"] == reference.images_digest(*image_folder(archive))
     assert made["seeds"] == [0]
     assert set(made["networks"]) == {"plain-8-seed-0", "residual-8-seed-0"}
-    assert {"commit", "torch", "processor", "date"} <= set(made["networks"]["plain-8-seed-0"])
+    assert {"commit", "torch", "cpu", "date"} <= set(made["networks"]["plain-8-seed-0"])
 
     gradients = reference.load("gradients", out).table
     assert len(gradients) == 2 * 2 * 8  # networks, epochs, layers

@@ -1,3 +1,6 @@
+import subprocess
+from importlib.metadata import version
+
 import pandas as pd
 import pytest
 import torch
@@ -11,7 +14,7 @@ def table():
     return pd.DataFrame({"depth": [20, 56], "residual": [True, False], "test_error": [0.1, 1 / 3]})
 
 
-def test_a_table_comes_back_as_it_was_to_the_digit_with_its_record(table, tmp_path):
+def test_a_table_is_loaded_bit_for_bit_with_its_record(table, tmp_path):
     reference.save("depth", table, {"command": "python -m cnnlesson depth"}, tmp_path)
     loaded = reference.load("depth", tmp_path)
     pd.testing.assert_frame_equal(loaded.table, table, check_exact=True)
@@ -20,7 +23,7 @@ def test_a_table_comes_back_as_it_was_to_the_digit_with_its_record(table, tmp_pa
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json"])
-def test_a_missing_half_is_named_with_what_there_is(table, tmp_path, suffix):
+def test_a_missing_file_is_named_with_the_available_results(table, tmp_path, suffix):
     reference.save("depth", table, {}, tmp_path)
     reference.save("gradients", table, {}, tmp_path)
     (tmp_path / f"depth.{suffix}").unlink()
@@ -37,19 +40,29 @@ def test_a_changed_table_is_refused(table, tmp_path):
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}"])
-def test_a_record_that_is_none_is_refused(table, tmp_path, text):
+def test_a_record_without_a_digest_is_refused(table, tmp_path, text):
     reference.save("depth", table, {}, tmp_path)
     (tmp_path / "depth.json").write_text(text)
     with pytest.raises(ValueError, match=r"depth\.json is not a record of measured results"):
         reference.load("depth", tmp_path)
 
 
-def test_the_circumstances_say_on_what_it_ran():
+def test_the_circumstances_name_versions_and_cpu():
     found = reference.circumstances(torch.device("cpu"))
     assert found["torch"] == torch.__version__.split("+")[0]
     number = torch.get_num_threads()
-    assert found["processor"].endswith(f", {number} threads" if number > 1 else ", 1 thread")
+    assert found["cpu"].endswith(f", {number} threads" if number > 1 else ", 1 thread")
     assert found["commit"]
+
+
+def test_the_commit_of_another_project_that_contains_the_package_is_not_recorded(tmp_path, monkeypatch):
+    site_packages = tmp_path / "site-packages"
+    (site_packages / "cnnlesson" / "reference").mkdir(parents=True)
+    git = ["git", "-c", "user.name=me", "-c", "user.email=me@example.org"]
+    subprocess.run([*git, "init", "-q"], cwd=tmp_path, check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "Start"], cwd=tmp_path, check=True)
+    monkeypatch.setattr(reference, "FOLDER", site_packages / "cnnlesson" / "reference")
+    assert reference.circumstances(torch.device("cpu"))["commit"] == f"version {version('cnnlesson')}"
 
 
 def test_the_digest_of_images_follows_pixels_and_labels(image_set):
@@ -64,11 +77,11 @@ def test_the_digest_of_images_follows_pixels_and_labels(image_set):
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in reference.FOLDER.glob("*.csv")))
-def test_what_ships_is_whole_and_says_how_it_was_made(name):
+def test_the_shipped_results_have_a_complete_record(name):
     made = reference.load(name).made
     assert made["command"].startswith("python -m cnnlesson ")
     assert len(made["images_sha256"]) == 64
     assert made["seeds"] and made["data"]
     for record in made.get("networks", {"": made}).values():
         assert len(record["commit"]) == 40  # and no -dirty
-        assert record["torch"] and record["processor"] and record["date"]
+        assert record["torch"] and record["cpu"] and record["date"]
