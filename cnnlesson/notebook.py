@@ -1,4 +1,4 @@
-"""What every notebook of the lesson starts with, the device in words and the images; and places in its output."""
+"""What every notebook of the lesson starts with: a description of the device, and the images."""
 
 import os
 
@@ -8,33 +8,32 @@ from cnnlesson.data import TrainTest, named_images, shapes, take
 from cnnlesson.runtime.device import threads, training_dtype
 from cnnlesson.runtime.memory import reuse_freed_memory
 
-# CNNLESSON_TINY=1 makes all lessons use few small images and few steps: for tests, not for learning.
+# With CNNLESSON_TINY=1, all lessons use a few small images and a few steps: for tests, not for learning.
 TINY = os.environ.get("CNNLESSON_TINY") == "1"
 
 
 def say_device() -> torch.device:
-    """Print in words whether a GPU is on, and what to do where none is; return the device that will be used."""
+    """Print whether a GPU is available, and how to get one; return the device that will be used."""
     if torch.cuda.is_available():
         device = torch.device("cuda")
-        words = f"A GPU is on: {torch.cuda.get_device_name()}."
+        text = f"A GPU is available: {torch.cuda.get_device_name()}."
     else:
         reuse_freed_memory()
         device = torch.device("cpu")
-        words = (
-            f"No GPU is on. Everything here works on this processor ({threads()}), but "
-            "slowly, so the lesson uses fewer images.\n"
-            "In Colab choose Runtime, Change runtime type, T4 GPU, and run again."
+        text = (
+            f"No GPU is available. Everything here runs on the CPU ({threads()}), but slowly, so the lesson uses fewer "
+            "images.\nIn Colab, choose Runtime, Change runtime type, T4 GPU, and run the notebook again."
         )
-    print(f"{words} Networks compute in {str(training_dtype(device)).removeprefix('torch.')}.")
+    print(f"{text} Networks compute in {str(training_dtype(device)).removeprefix('torch.')}.")
     return device
 
 
 def load_images(name: str, root: str | os.PathLike = "data") -> TrainTest:
-    """The images that a lesson's form field names.
+    """The images that the form field of a lesson names.
 
     Args:
-        name: as `cnnlesson.data.named_images` takes it. The environment variable CNNLESSON_DATA takes its place
-            where it is set, and CNNLESSON_TINY=1 takes a few shapes.
+        name: as in `cnnlesson.data.named_images`. The environment variable CNNLESSON_DATA overrides it, and
+            CNNLESSON_TINY=1 loads a few shapes instead.
         root: folder for downloads and decoded images.
     """
     if TINY:
