@@ -1,19 +1,19 @@
 # %% [markdown]
-# # 4 The hyper-parameter exercise
+# # 4 The hyperparameter exercise
 #
-# A network learns its weights from the images. Everything else you decide before: how many layers, how many epochs,
-# which learning rate. In this lesson you write the loop that trains, let it run at every point of a grid, and choose
-# by what you measured, not by what you hoped for.
+# A network learns its weights from the images. You decide everything else before the training: the number of layers,
+# the number of epochs, the learning rate. In this lesson you write the training loop, run it at every point of a grid,
+# and choose by what you measured rather than by what you hoped for.
 #
-# **Afterwards you can**
+# **After this lesson you can**
 #
-# - write a training loop and an evaluation, and say which line does what;
-# - search for good hyper-parameters with a fair comparison, and stop and resume the search without losing results;
-# - say what learning rate, batch size and weight decay did, choose on validation, and report a test accuracy that
-#   means something.
+# - write a training loop and an evaluation, and explain what each line does;
+# - search for good hyperparameters with a fair comparison, and stop and resume the search without losing results;
+# - explain what learning rate, batch size and weight decay did, choose by validation accuracy, and report a test
+#   accuracy that means something.
 #
-# **Time:** 120 minutes, of which the computer works about 20 by itself. **You need:** lessons 1 to 3. A GPU lets you
-# use more images.
+# **Time:** 120 minutes, of which about 20 are computing time. **Prerequisites:** lessons 1 to 3. With a GPU you can use
+# more images.
 
 # %% [markdown]
 # ## The tools of this lesson
@@ -33,6 +33,7 @@ import torch.nn.functional as F
 from cnnlesson import reference, report
 from cnnlesson.checks import hyperparameters as check
 from cnnlesson.data import Batches, split, take
+from cnnlesson.experiments.trial import run as package_run
 from cnnlesson.models import AlexNet, resnet18
 from cnnlesson.notebook import TINY, load_images, say_device
 from cnnlesson.plots import plot_grid, plot_images, plot_trials, plot_weight_decay, show
@@ -45,15 +46,14 @@ from cnnlesson.widgets import explore_results, live_board
 device = say_device()
 
 # %% [markdown]
-# Choose the images, and how much of them. 0 means: as much as suits this device. `shapes` are drawn on the spot;
-# `tiny-imagenet` are the photographs of <http://cs231n.stanford.edu/tiny-imagenet-200.zip>, 248 MB to download the
-# first time. They have 200 classes, and want a GPU: the few images that a processor can train on are too few for
-# each class.
+# Choose the images and how many to use; 0 means the number that suits this device. `shapes` is a synthetic data set
+# that is generated in about a second. `tiny-imagenet` consists of photographs; the first time, it downloads 248 MB. It
+# has 200 classes and needs a GPU: the few images that a CPU can train on are too few per class.
 #
-# Results are kept in `FOLDER`; they are small. In Colab the disk is gone when the runtime is: there, mount your Drive
-# (`from google.colab import drive; drive.mount("/content/drive")`), and name a folder in it, such as
-# `/content/drive/MyDrive/lesson4`. `CHECKPOINTS` is for the trainings that are under way. These files are large,
-# AlexNet's has 460 MB, and are written anew after each epoch: leave them on the runtime's own disk.
+# The results are small files in `FOLDER`. Colab deletes its disk when the runtime ends, so mount your Drive there
+# (`from google.colab import drive; drive.mount("/content/drive")`) and set a folder on it, such as
+# `/content/drive/MyDrive/lesson4`. `CHECKPOINTS` is for unfinished trainings. These files are large (460 MB for
+# AlexNet) and rewritten after each epoch: leave them on the runtime's own disk.
 
 # %%
 DATA = "shapes"  # @param ["shapes", "tiny-imagenet"]
@@ -66,13 +66,13 @@ NUM_IMAGES = NUM_IMAGES or (60 if TINY else 1_000 if device.type == "cpu" else 2
 EPOCHS = EPOCHS or (1 if TINY else 5)
 SEED = 0
 if TINY:
-    temporary = TemporaryDirectory()  # it is gone when the notebook is closed
+    temporary = TemporaryDirectory()  # deleted when the notebook is closed
     FOLDER = CHECKPOINTS = temporary.name
 
 LEARNING_RATES = [0.1, 0.001] if TINY else [0.1, 0.001, 0.0001]
 BATCH_SIZES = [16] if TINY else [16, 32, 64]
 WEIGHT_DECAY = 0.0005  # in the grid
-DECAYS = [0, 0.0005] if TINY else [0, 0.0005, 0.05]  # at the grid's best point
+DECAYS = [0.0, 0.0005] if TINY else [0.0, 0.0005, 0.05]  # at the grid's best point
 
 images = load_images(DATA)
 num_classes = len(images.train.classes)
@@ -80,21 +80,21 @@ show(plot_images(images.train[torch.linspace(0, len(images.train) - 1, 12).long(
 images.train
 
 # %% [markdown]
-# ## How to find good hyper-parameters?
+# ## How to find good hyperparameters?
 #
-# This is the deck's list, and where each of them stands in this lesson:
+# This is the list on the slide, with the place of each item in this lesson:
 #
-# | Hyper-parameter | Here | What it trades |
+# | Hyperparameter | Here | The trade-off |
 # | --- | --- | --- |
-# | network architecture (num layers, hidden layer, activation) | `build_model` | what can be learned, for time |
-# | number of iterations (epochs) | `EPOCHS` | a better fit, for time, and in the end for overfitting |
-# | learning rate(s) | `SGD(lr=...)` | fast steps, for steps that overshoot |
-# | regularization: weight decay | `SGD(weight_decay=...)` | the fit to the training images, for the fit to others |
+# | network architecture (num layers, hidden layer, activation) | `build_model` | what it can learn, against time |
+# | number of iterations (epochs) | `EPOCHS` | a better fit, against time and eventually overfitting |
+# | learning rate(s) | `SGD(lr=...)` | fast progress, against steps that overshoot |
+# | regularization: weight decay | `SGD(weight_decay=...)` | the fit to training images, against new images |
 # | dropout, augmentation | `AlexNet(dropout=...)`, `Batches(augment=True)` | the same, and both need more steps |
-# | batch size | `Batches(batch_size=...)` | steady gradients and a busy GPU, for fewer steps an epoch |
+# | batch size | `Batches(batch_size=...)` | smooth gradients and a busy GPU, against fewer steps per epoch |
 #
-# Momentum, the first weights and the image size belong to the list too; here they stay fixed. So does augmentation,
-# which is off: then what weight decay does can be seen by itself.
+# Momentum, the initial weights and the image size are hyperparameters too; here they stay fixed. Augmentation is off,
+# so that you see the effect of weight decay by itself.
 #
 # A grid tries all combinations, and combinations multiply.
 #
@@ -105,35 +105,36 @@ print("three rows with three values each:", len(list(product(range(3), repeat=3)
 print("six rows with three values each:", len(list(product(range(3), repeat=6))), "networks")
 
 # %% [markdown]
-# So the exercise of this lesson has a grid of two: learning rates 0.1, 0.001, 0.0001 and batch sizes 16, 32, 64.
-# Weight decay is then tried at the best point alone. That is cheaper, and it can miss a point that is good only in
-# combination.
+# So the grid of this exercise has only two rows: the learning rates 0.1, 0.001 and 0.0001, and the batch sizes 16, 32
+# and 64. You then try weight decays only at the best point. This is cheaper, but it can miss a point that is good only
+# in combination.
 
 # %% [markdown]
 # ## Split your data
 #
-# The deck's first advice for the search. Three parts, three uses:
+# This is the first advice on the slide. There are three parts, with three uses:
 #
-# - **training**: the weights are learned on it;
-# - **validation**: the hyper-parameters are chosen on it;
-# - **test**: nothing is chosen on it. You look at it once, at the end.
+# - **training**: the network learns its weights from it;
+# - **validation**: you choose the hyperparameters by it;
+# - **test**: you choose nothing by it. You evaluate on it once, at the end.
 
 # %%
 train_set, val_set = split(take(images.train, NUM_IMAGES, seed=SEED), (0.8, 0.2), seed=SEED)
 for name, part in (("training", train_set), ("validation", val_set), ("test", images.test)):
     print(f"{name:10}  {part}")
-print(f"guessing gives {1 / num_classes:.1%}; one validation image more is {1 / len(val_set):.2%}")
+print(f"chance level: {1 / num_classes:.1%}; one more validation image: {1 / len(val_set):.2%}")
 
 # %% [markdown]
-# The last number is the smallest difference that you can see at all. A difference of a few images says nothing.
+# The last number is the smallest difference in accuracy that you can measure. A difference of a few images means
+# nothing.
 
 # %% [markdown]
 # ## The training loop
 #
-# One pass over the training images is an *epoch*, one batch is a *step*. A step has five parts: forward, loss, clear
-# the old gradients, backward, move the weights.
+# One pass over the training images is an *epoch*; an update with one batch is a *step*. A step has five parts: compute
+# the logits, compute the loss, clear the old gradients, go backward, update the weights.
 #
-# **Predict, then run:** backward is called twice here, and nothing is cleared in between. What is the second number?
+# **Predict, then run:** this cell calls backward twice and clears nothing in between. What is the second number?
 
 # %%
 weight = torch.tensor(2.0, requires_grad=True)
@@ -143,28 +144,28 @@ for _ in range(2):
     print(weight.grad)
 
 # %% [markdown]
-# Gradients add up until somebody clears them.
+# Gradients add up until you clear them.
 #
-# A network also has two modes. In `model.train()` dropout zeroes numbers and batch norm uses the batch's own mean; in
-# `model.eval()` dropout is off and batch norm uses the mean that it has kept.
+# A network also has two modes. In `model.train()`, dropout zeroes some values, and batch norm uses the mean and
+# variance of the batch. In `model.eval()`, dropout is off, and batch norm uses its running mean and variance.
 #
 # ### Exercise: student_train_one_epoch
 #
 # **Difficulty:** medium · **Time:** 15 minutes
 #
-# Train the network with one step for each batch. Return the mean loss over all **images**. The images and labels are
-# on the network's device already, and the last batch may be smaller than the others.
+# Train the network with one step per batch. Return the mean loss over all **images**. Images and labels are already on
+# the network's device. The last batch may be smaller than the others.
 #
-# <details><summary>Hint 1</summary>`F.cross_entropy(logits, labels)` is the mean over one batch. It takes logits, as
-# the network gives them.</details>
-# <details><summary>Hint 2</summary>For the mean over images you need two sums: of the losses of all images, and of
-# their number. What is the sum of the losses of one batch?</details>
-# <details><summary>Hint 3</summary>A loss that you only want to print should be a plain number: `loss.item()`. A
-# tensor would keep all that is needed to go backward.</details>
+# <details><summary>Hint 1</summary>`F.cross_entropy(logits, labels)` is the mean over one batch. It takes logits, the
+# output of the network.</details>
+# <details><summary>Hint 2</summary>For the mean over images you need two sums: the losses of all images, and the number
+# of images. How do you get the sum of the losses of one batch from their mean?</details>
+# <details><summary>Hint 3</summary>`loss.item()` is a plain number. If you add up tensors instead, each of them keeps
+# the graph for its backward pass in memory.</details>
 
 # %% tags=["exercise"]
 def student_train_one_epoch(model, batches, optimizer):
-    """Train `model` with a step for each (images, labels) of `batches`; the mean loss over images: a float."""
+    """Train `model` with one step for each (images, labels) in `batches`. Return the mean loss over images, a float."""
     ### BEGIN SOLUTION
     model.train()
     total_loss, num_images = 0.0, 0
@@ -185,11 +186,11 @@ training_verdict = check.student_train_one_epoch(student_train_one_epoch)
 # %% [markdown]
 # ## The evaluation
 #
-# Whoever judges the network must not change it, and must see it as it will be used: without dropout, with batch
-# norm's kept statistics, and without gradients, which nobody needs here.
+# An evaluation must not change the network, and must run it as it will be used: without dropout, and with the running
+# statistics of batch norm. It needs no gradients.
 #
-# **Predict, then run:** a batch of 90 images with 90 right answers, and a last one of 10 images with none. What is
-# the accuracy?
+# **Predict, then run:** the answers are right for all 90 images of the first batch, and wrong for all 10 images of the
+# last one. What is the accuracy?
 
 # %%
 batches_right, batches_size = [90, 0], [90, 10]
@@ -205,11 +206,11 @@ print("share of the images:", sum(batches_right) / sum(batches_size))
 #
 # <details><summary>Hint 1</summary>`with torch.no_grad():` around the loop switches gradients off.</details>
 # <details><summary>Hint 2</summary>`logits.argmax(dim=1)` is the class with the largest logit of each image. Compare
-# it with the labels, and count.</details>
+# it with the labels and count.</details>
 
 # %% tags=["exercise"]
 def student_evaluate(model, batches):
-    """(mean loss, accuracy) of `model` over all images of `batches`: two floats."""
+    """Return (mean loss, accuracy) of `model` over all images of `batches`, two floats."""
     ### BEGIN SOLUTION
     model.eval()
     total_loss, num_right, num_images = 0.0, 0, 0
@@ -226,49 +227,52 @@ def student_evaluate(model, batches):
 evaluation_verdict = check.student_evaluate(student_evaluate)
 
 # %% [markdown]
-# Your loops at work, on a resnet18; where one is not right yet, the package's stands in. The network has never seen
-# the validation images.
+# The next cell trains a resnet18 with your two loops. If one of them is not right yet, the package's loop replaces it.
+#
+# A hand-written loop over epochs must also ask for a new order of the images: `Batches` shuffles by its seed and the
+# index of the epoch, so that you can repeat or resume any epoch. `set_epoch` sets the index, as in PyTorch's
+# `DistributedSampler`.
 
 # %%
 one_epoch = student_train_one_epoch if training_verdict.right else lambda *three: train_one_epoch(*three).loss
-judge = student_evaluate if evaluation_verdict.right else lambda *two: evaluate(*two)[:2]
+scores = student_evaluate if evaluation_verdict.right else lambda *two: evaluate(*two)[:2]
 
 torch.manual_seed(SEED)
 model = resnet18(num_classes, small_images=False).to(device)
 optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.9, weight_decay=WEIGHT_DECAY)
 train_batches = Batches(train_set, batch_size=16, image_size=64, seed=SEED)
-val_batches = Batches(val_set, min(100, len(val_set)), image_size=64)
+val_batches = Batches(val_set, min(256, len(val_set)), image_size=64)
 
-loss, accuracy = judge(model, val_batches)
+loss, accuracy = scores(model, val_batches)
 print(f"before:   validation loss {loss:.3f}, accuracy {accuracy:.1%}")
 for number in range(1, EPOCHS + 1):
     train_batches.set_epoch(number - 1)  # another order of the images in each epoch
     train_loss = one_epoch(model, train_batches, optimizer)
-    loss, accuracy = judge(model, val_batches)
+    loss, accuracy = scores(model, val_batches)
     print(f"epoch {number}:  training loss {train_loss:.3f}, validation loss {loss:.3f}, accuracy {accuracy:.1%}")
 
 # %% [markdown]
 # ## What the package's loop adds
 #
-# `cnnlesson.training.train_one_epoch` is your loop, with two additions for speed:
+# `cnnlesson.training.train_one_epoch` is your loop with two changes that make it faster:
 #
-# - **mixed precision:** the forward pass computes in the 16-bit type that the device is fastest in, where it has one;
-# - **sums stay on the device:** `loss.item()` waits until the GPU has finished the step, and meanwhile no new work
-#   reaches it. The package adds up on the device, and asks once an epoch.
+# - **mixed precision:** the forward pass computes in the 16-bit type that the device is fastest in, if it has one;
+# - **sums stay on the device:** `loss.item()` waits until the GPU has finished the step, and during that time the GPU
+#   gets nothing new to do. The package adds up on the device and transfers the sums once per epoch.
 #
-# **Predict, then run:** how much faster is it here? Think of what `say_device()` said about the type.
+# **Predict, then run:** how much faster is it here? The output of `say_device()` shows the type.
 
 # %%
 for name, loop in (("the plain loop", one_epoch), ("the package's loop", train_one_epoch)):
-    loop(model, [next(iter(train_batches))], optimizer)  # the first step of a kind takes longer
+    loop(model, [next(iter(train_batches))], optimizer)  # the first step takes longer
     start = time.perf_counter()
     loop(model, train_batches, optimizer)
-    print(f"{name}: {len(train_set) / (time.perf_counter() - start):,.0f} images a second")
+    print(f"{name}: {len(train_set) / (time.perf_counter() - start):,.0f} images per second")
 
 # %% [markdown]
-# `train` puts both loops together: it is a generator that yields one `Epoch` after each pass, with all its figures,
-# and stops where the loss is not a finite number any more: the training has *diverged*. Whoever uses it decides what
-# to do with each epoch. These are the figures:
+# `train` combines training and evaluation, and calls `set_epoch` for you. It is a generator: it yields an `Epoch` with
+# all figures after each pass, and you decide what to do with it. It stops if the loss is no longer a finite number: the
+# training has *diverged*. These are the figures:
 
 # %%
 list(Epoch.__dataclass_fields__)
@@ -276,41 +280,42 @@ list(Epoch.__dataclass_fields__)
 # %% [markdown]
 # ## One trial
 #
-# A *trial* is one training at one point of the grid. A comparison is fair when trials differ in nothing but the
-# point. So each trial
+# A *trial* is one training at one point of the grid. For a fair comparison, trials differ only in their point. So each
+# trial
 #
-# - starts from a **new** network, and every one from the **same** first weights: `torch.manual_seed(SEED)` right
-#   before `build_model()`;
-# - learns from `train_set`, in batches of `batch_size` images of `IMAGE_SIZE` pixels, shuffled with `seed=SEED`,
-#   without augmentation;
-# - is judged on `val_set`, in batches of `min(100, len(val_set))` images of `IMAGE_SIZE` pixels;
+# - starts from a **new** network, always with the **same** initial weights: call `torch.manual_seed(seed)` right before
+#   `build_model()`;
+# - trains on `train_set`, in batches of `batch_size` images of `image_size` pixels, shuffled with `seed=seed`, without
+#   augmentation;
+# - evaluates on `val_set`, in images of the same size; any batch size will do, such as `min(256, len(val_set))`;
 # - uses SGD with momentum 0.9, and the learning rate and weight decay of its point;
-# - runs for `EPOCHS` epochs;
-# - keeps its state in the file `checkpoint` after each epoch, and goes on from there if the file exists already.
+# - runs for `epochs` epochs;
+# - saves its state to the file `checkpoint` after each epoch, and resumes from that file if it exists.
 #
-# `train` does the last two: `train(..., checkpoint=checkpoint)` writes all that a training needs to go on, which is the
-# weights, the momentum of the optimizer, the random numbers, and how often the images were shuffled. A trial that is
-# stopped loses one epoch at most, as long as the file is still there.
+# `train` does the last two: `train(..., epochs, checkpoint=checkpoint)` saves the weights, the momentum of the
+# optimizer and everything else that it needs to continue. A trial that you stop loses at most one epoch.
 #
-# Here is `build_model`. On a processor AlexNet goes without dropout: with it, the loss rests at its first value for
-# longer, and with so few images most cells of the grid would show nothing but guessing.
+# These functions build the two networks. On a CPU, AlexNet has no dropout: with it, the loss stays at its initial value
+# for longer, and with so few images most trials would not leave chance level.
 
 # %%
 DROPOUT = 0 if device.type == "cpu" else 0.5
-IMAGE_SIZES = {"AlexNet": 227, "resnet18": 64}
-
-network = "AlexNet"
-IMAGE_SIZE = IMAGE_SIZES[network]
 
 
-def build_model():
-    """A new network of the kind that `network` names, on the device; its weights are drawn at random."""
-    if network == "AlexNet":
-        return AlexNet(num_classes, DROPOUT).to(device)
+def build_alexnet():
+    """A new AlexNet with random weights, on the device."""
+    return AlexNet(num_classes, DROPOUT).to(device)
+
+
+def build_resnet18():
+    """A new resnet18 with random weights, on the device."""
     return resnet18(num_classes, small_images=device.type == "cuda").to(device)
 
 
-print(f"{sum(parameter.numel() for parameter in build_model().parameters()):,} parameters to learn from "
+BUILD = {"AlexNet": build_alexnet, "resnet18": build_resnet18}
+IMAGE_SIZES = {"AlexNet": 227, "resnet18": 64}
+
+print(f"AlexNet has {sum(parameter.numel() for parameter in build_alexnet().parameters()):,} parameters to learn from "
       f"{len(train_set):,} images")
 
 # %% [markdown]
@@ -318,64 +323,77 @@ print(f"{sum(parameter.numel() for parameter in build_model().parameters()):,} p
 #
 # **Difficulty:** hard · **Time:** 20 minutes
 #
-# Write the trial of the list above. `run` may use the names of this notebook: `train_set`, `val_set`, `build_model`,
-# `IMAGE_SIZE`, `EPOCHS`, `SEED`, and all that was imported. It is a generator: it yields each `Epoch` as soon as it
-# ends. `checkpoint` is the path of a file, a different one for each trial, which `train` writes and reads. The check
-# tries `run` with small stand-ins for those six names, stops a trial and starts it again, and then puts yours back.
+# Write the trial described above. `run` uses only its arguments and what you imported, no other variable of this
+# notebook: then it can train any network on any images. It is a generator that yields each `Epoch` as soon as it ends.
+# `build_model` is a function without arguments, such as `build_alexnet`. `checkpoint` is the path of a file, a
+# different one for each trial.
 #
-# <details><summary>Hint 1</summary>`train(model, train_batches, val_batches, optimizer, epochs=..., checkpoint=...)`
-# gives the epochs one by one.</details>
-# <details><summary>Hint 2</summary>`for epoch in ...: yield epoch` hands them on. `return` would hand on nothing until
-# all is over.</details>
-# <details><summary>Hint 3</summary>The optimizer must hold the weights of the new network, so it is made after
-# it.</details>
+# The check calls `run` with a small network and small images, and also stops a trial and starts it again.
+#
+# <details><summary>Hint 1</summary>`train(model, train_batches, val_batches, optimizer, epochs, checkpoint=checkpoint)`
+# yields the epochs one by one.</details>
+# <details><summary>Hint 2</summary>`for epoch in ...: yield epoch` passes them on. With `return`, you would get nothing
+# until all of them are over.</details>
+# <details><summary>Hint 3</summary>The optimizer needs the weights of the new network, so create it after the
+# network.</details>
 
 # %% tags=["exercise"]
-def run(lr, batch_size, weight_decay, checkpoint):
+def run(lr, batch_size, weight_decay, train_set, val_set, build_model, image_size, epochs, seed, checkpoint):
     """Train a new network at one point, and yield an `Epoch` after each pass over the training images."""
     ### BEGIN SOLUTION
-    torch.manual_seed(SEED)
+    torch.manual_seed(seed)
     model = build_model()
-    train_batches = Batches(train_set, batch_size, image_size=IMAGE_SIZE, seed=SEED)
-    val_batches = Batches(val_set, min(100, len(val_set)), image_size=IMAGE_SIZE)
+    train_batches = Batches(train_set, batch_size, image_size, seed=seed)
+    val_batches = Batches(val_set, min(256, len(val_set)), image_size)
     optimizer = torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, weight_decay=weight_decay, fused=True)
-    yield from train(model, train_batches, val_batches, optimizer, EPOCHS, checkpoint=checkpoint)
+    yield from train(model, train_batches, val_batches, optimizer, epochs, checkpoint=checkpoint)
     ### END SOLUTION
 
 # %%
 run_verdict = check.run(run)
 
 # %% [markdown]
-# Files go into a folder that is named after the images and the number of epochs, so that the results of other settings
-# stay apart:
+# All trials of a network share most arguments. `functools.partial` sets them once; the point and the checkpoint remain:
+
+# %%
+trial = run if run_verdict.right else package_run
+
+
+def trial_of(name):
+    """The trial of the network `name`, a function of lr, batch_size, weight_decay and checkpoint."""
+    return partial(
+        trial,
+        train_set=train_set,
+        val_set=val_set,
+        build_model=BUILD[name],
+        image_size=IMAGE_SIZES[name],
+        epochs=EPOCHS,
+        seed=SEED,
+    )
+
+# %% [markdown]
+# Run one trial of AlexNet before you start many: it shows you early if a trial does not learn or takes too long. This
+# cell stops the trial after its first epoch, then starts it again with the same checkpoint.
+#
+# **Predict, then run:** there are `EPOCHS` epochs with the number of steps that the cell prints. Is that enough to
+# leave chance level? After the second start, how long do you wait for the first epoch, and how long for the second?
 
 # %%
 which_images = images_digest(train_set, val_set)[:8]
-settings = f"{len(train_set)}-images-{which_images}-{EPOCHS}-epochs"
-RESULTS, UNDER_WAY = Path(FOLDER) / settings, Path(CHECKPOINTS) / settings
-print(RESULTS)
+settings = f"{len(train_set)}-images-{which_images}-{EPOCHS}-epochs"  # a folder for each, so that results do not mix
+RESULTS, UNFINISHED = Path(FOLDER) / settings, Path(CHECKPOINTS) / settings
+print(f"{-(-len(train_set) // 16)} steps per epoch; results in {RESULTS}")
 
-# %% [markdown]
-# One trial of AlexNet, before you start many. A trial that does not learn, or takes too long, is cheaper to find here
-# than in the middle of the night. It is stopped after its first epoch, and then started again with the same file.
-#
-# **Predict, then run:** there are `EPOCHS` epochs with this many steps each. Is that enough to leave the loss of
-# guessing? And how soon after the second start is the first epoch there, how soon the second?
-
-# %%
-trial = run if run_verdict.right else partial(check.package_run, globals())
-print(f"{-(-len(train_set) // 16)} steps an epoch")
-
-checkpoint = UNDER_WAY / "one-trial.pt"
-checkpoint.unlink(missing_ok=True)  # of an earlier visit to this cell
+checkpoint = UNFINISHED / "one-trial.pt"
+checkpoint.unlink(missing_ok=True)  # left if you stopped this cell before
 point = {"lr": 0.001, "batch_size": 16, "weight_decay": WEIGHT_DECAY}
 
 start = time.perf_counter()
-epoch = next(trial(**point, checkpoint=checkpoint))
+epoch = next(trial_of("AlexNet")(**point, checkpoint=checkpoint))
 print(f"{time.perf_counter() - start:5.1f} s  epoch {epoch.number}; stopped")
 
 start, seconds = time.perf_counter(), []
-for _ in live_board(trial(**point, checkpoint=checkpoint), num_classes):
+for _ in live_board(trial_of("AlexNet")(**point, checkpoint=checkpoint), num_classes):
     seconds.append(time.perf_counter() - start)
 print("started again:", ", ".join(f"{s:.1f} s epoch {number}" for number, s in enumerate(seconds, start=1)))
 checkpoint.unlink()
@@ -383,30 +401,15 @@ checkpoint.unlink()
 # %% [markdown]
 # ## The grid for AlexNet
 #
-# `GridSearch` calls `run` at every point of a grid, and survives whatever stops it:
+# `GridSearch` runs your trial at every point of a grid and writes each epoch to a file, the journal. You can stop it at
+# any time: run the notebook again, and it continues where it stopped. A trial that has ended does not run again; one
+# that fails (out of memory, for example) is recorded with its reason, and the others continue. To start from scratch,
+# delete `FOLDER`.
 #
-# - each epoch goes into a *journal*, a file to which a line is added and none is ever changed;
-# - a trial that was stopped goes on from its checkpoint, after its last whole epoch;
-# - a trial that has ended is not run again; one that diverged has ended too;
-# - a trial that fails, as it runs out of memory for example, is noted with its reason, and the others go on.
-#
-# So when the runtime is lost, run the notebook again: trials that have ended are in the journal in `FOLDER`. To start
-# afresh, delete that folder.
-#
-# What all trials have in common stands in the journal too, and a search with other settings is refused: trials that
-# differ in more than their point cannot be compared.
+# `settings` describes what all trials have in common. The search refuses to mix trials with different settings, since
+# you could not compare them.
 
 # %%
-def trial_of(name):
-    """`run` for the network `name`, whichever network another cell has worked with before."""
-    def run_it(lr, batch_size, weight_decay, checkpoint):
-        global network, IMAGE_SIZE
-        network, IMAGE_SIZE = name, IMAGE_SIZES[name]
-        yield from trial(lr, batch_size, weight_decay, checkpoint)
-
-    return run_it
-
-
 def search_for(name, grid):
     """The search for the network `name`; all its grids share one journal."""
     return GridSearch(
@@ -419,10 +422,10 @@ def search_for(name, grid):
             "images": which_images,
             "epochs": EPOCHS,
             "seed": SEED,
-            "device": device.type,  # build_model depends on it
+            "device": device.type,  # the networks depend on it
         },
         num_classes=num_classes,
-        checkpoints=UNDER_WAY / name,
+        checkpoints=UNFINISHED / name,
     )
 
 
@@ -430,44 +433,45 @@ GRID = {"lr": LEARNING_RATES, "batch_size": BATCH_SIZES, "weight_decay": [WEIGHT
 alexnet_search = search_for("AlexNet", GRID)
 
 # %% [markdown]
-# Before hours of a computer's time are spent, ask how many it will be. `forecast` makes a few steps with each batch
-# size and multiplies.
+# Before you spend hours of computing time, ask how long the grid will take. `forecast` runs a few steps with each batch
+# size and extrapolates.
 #
-# **Predict, then run:** you know how long one trial took. How long will the grid take? Which batch size is the
-# fastest? And which needs the most memory, if there is a GPU?
+# **Predict, then run:** you know how long one trial took. How long will the grid take? Which batch size is the fastest?
+# If there is a GPU, which one needs the most memory?
 
 # %%
 alexnet_search.forecast();
 
 # %% [markdown]
-# Too long? Then ask what would fit, and set `EPOCHS` or `NUM_IMAGES` above:
+# Is that too long? Ask what fits, and change `EPOCHS` or `NUM_IMAGES` above:
 
 # %%
 alexnet_search.fit_into(minutes=10);
 
 # %% [markdown]
-# **Predict, then run:** which learning rate will be best? Will one of them diverge? And at a fixed number of epochs,
-# which batch size has the advantage?
+# **Predict, then run:** which learning rate will be the best? Will one of them diverge? And at a fixed number of
+# epochs, which batch size has the advantage?
 #
-# While it runs, a table fills itself. Where something looks wrong with a trial, such as a loss that does not move, the
-# search says in words what it sees and what to try. To see that it survives, stop the cell in the middle of a trial,
-# and run it again.
+# While the grid runs, a table shows the results so far. If something is wrong with a trial, such as a loss that does
+# not change, the search tells you what it found and what to try. Stop the cell in the middle of a trial and run it
+# again, to see that nothing is lost.
 
 # %%
 alexnet_grid = alexnet_search.run()
 
 # %% [markdown]
-# The result is a table with a row for each trial and epoch. The last epoch of each trial makes the heat map:
+# The result is a table with a row per trial and epoch. The heat map shows the last epoch of each trial:
 
 # %%
 alexnet_heat_map = plot_grid(last_epochs(alexnet_grid))
-alexnet_heat_map.set_title(f"AlexNet, epochs: {EPOCHS}; guessing gives {1 / num_classes:.1%}")
+alexnet_heat_map.set_title(f"AlexNet, epochs: {EPOCHS}; chance level: {1 / num_classes:.1%}")
 show(alexnet_heat_map)
 
 # %% [markdown]
-# Hatched cells have diverged: the loss became infinite or not a number, and the trial ended there. A cell at the level
-# of guessing has not learned; that can be a step too long, which threw the weights where no gradient is left, or
-# steps too short, which have not arrived yet. The curves tell the two apart: the one is flat, the other still rises.
+# Hatched cells have diverged: the loss became infinite or not a number, and the trial ended there. A cell at chance
+# level has not learned, for one of two reasons. Either the steps are too long, and have moved the weights to a region
+# without gradients; or they are too short, and the trial needs more of them. The curves tell the two apart: the first
+# kind is flat, the second still rises.
 
 # %%
 show(plot_trials(alexnet_grid))
@@ -475,11 +479,11 @@ show(plot_trials(alexnet_grid))
 # %% [markdown]
 # ## Choosing
 #
-# The choice is a rule that you fix before you look: the point whose trial **ends** with the highest **validation**
-# accuracy, among those that completed. A rule of this kind cannot be bent towards the result that one likes.
+# Fix the rule before you see the results: choose the point whose trial **ends** with the highest **validation**
+# accuracy, among the trials that completed. You cannot bend such a rule towards the result that you would like.
 #
-# Here is a table as a search leaves it, but for a column that tempts. `diverged` marks the epoch whose loss was not a
-# finite number, `state` says in each row how the trial ended:
+# This table looks like the result of a search, with one more column to tempt you. `diverged` marks the epoch whose loss
+# was not a finite number; `state` tells in each row how the trial ended:
 
 # %%
 accuracies = ["train_accuracy", "val_accuracy", "test_accuracy"]
@@ -500,13 +504,13 @@ pd.DataFrame(
 #
 # **Difficulty:** medium · **Time:** 10 minutes
 #
-# `results` is a table like the one above, a row a trial and epoch, the epochs of a trial in order. Return the
+# `results` is a table like the one above: a row per trial and epoch, with the epochs of a trial in order. Return the
 # point to choose as a tuple `(lr, batch_size, weight_decay)`.
 #
 # <details><summary>Hint 1</summary>`results.groupby(["lr", "batch_size", "weight_decay"]).tail(1)` keeps the last row
-# of each trial. Which rows must go then?</details>
+# of each trial. Which of these rows do you have to drop?</details>
 # <details><summary>Hint 2</summary>`table["column"].idxmax()` is the label of the row with the largest value, and
-# `table.loc[label]` that row.</details>
+# `table.loc[label]` is that row.</details>
 
 # %% tags=["exercise"]
 def pick_best(results):
@@ -524,8 +528,8 @@ pick_verdict = check.pick_best(pick_best)
 # %%
 def choose(results):
     """The best point, by your `pick_best` if it is right, else by the package's."""
-    ended = results[results["state"] != "failed"]  # a trial that failed has no result
-    lr, batch_size, weight_decay = (pick_best if pick_verdict.right else check.package_pick_best)(ended)
+    with_results = results[results["state"] != "failed"]
+    lr, batch_size, weight_decay = (pick_best if pick_verdict.right else check.package_pick_best)(with_results)
     return {"lr": float(lr), "batch_size": int(batch_size), "weight_decay": float(weight_decay)}
 
 
@@ -535,11 +539,11 @@ print("the best point of AlexNet's grid: learning rate {lr:g}, batch size {batch
 # %% [markdown]
 # ## What is the effect of changing the decay to the optimizer?
 #
-# SGD with weight decay adds `weight_decay × weight` to each gradient. So every step also shrinks each weight a
-# little, by the factor `1 − lr × weight_decay`. With momentum 0.9 a gradient acts for ten steps in sum, which makes it
-# `1 − 10 × lr × weight_decay`.
+# SGD with weight decay adds `weight_decay × weight` to each gradient. So each step also shrinks each weight a little,
+# by the factor `1 − lr × weight_decay`. With momentum 0.9, a gradient acts in later steps too, in total ten times as
+# much: the factor becomes `1 − 10 × lr × weight_decay`.
 #
-# **Predict, then run:** how much of a weight is left after a whole trial, if nothing but the decay acts on it?
+# **Predict, then run:** how much of a weight is left after a whole trial, if only the decay acts on it?
 
 # %%
 steps = EPOCHS * -(-len(train_set) // alexnet_best["batch_size"])
@@ -548,14 +552,14 @@ for decay in DECAYS:
     print(f"weight decay {decay:g}: after {steps} steps {left:.2%} of a weight is left")
 
 # %% [markdown]
-# A decay that leaves nearly all of a weight can hardly change what is learned. 0.0005 is the value of the AlexNet
-# paper, whose training was about 90 passes over 1.2 million images.
+# A decay that leaves nearly all of a weight can hardly change what the network learns. 0.0005 is the value of the
+# AlexNet paper, which trained for about 90 passes over 1.2 million images.
 #
-# The decays at the best point are a grid of their own, in the same journal. The search says that the grid has changed,
-# and keeps what it has.
+# The decays at the best point form a grid of their own, in the same journal. The search reports that the grid has
+# changed, and uses the trials that it already has.
 #
-# **Predict, then run:** how many trials are left to train? And what will a larger decay do to the training accuracy,
-# to the validation accuracy, and to the gap between them?
+# **Predict, then run:** how many trials are left to train? And how will a larger decay change the training accuracy,
+# the validation accuracy, and the gap between them?
 
 # %%
 def decays_at(best):
@@ -569,8 +573,9 @@ alexnet_bars.set_title("AlexNet, learning rate {lr:g}, batch size {batch_size}".
 show(alexnet_bars)
 
 # %% [markdown]
-# The training accuracy is counted while the weights still change, the validation accuracy afterwards. So in the first
-# epochs validation can be the higher one; a real gap shows when the network begins to know its training images.
+# The training accuracy is measured while the weights still change, the validation accuracy after the epoch. So in the
+# first epochs the validation accuracy can be the higher one. A gap appears when the network begins to memorise its
+# training images.
 
 # %%
 table = last_epochs(alexnet_decays).set_index("weight_decay")[["train_accuracy", "val_accuracy"]]
@@ -578,10 +583,10 @@ table = table.assign(gap=table["train_accuracy"] - table["val_accuracy"])
 table.round({"train_accuracy": 3, "val_accuracy": 3, "gap": 3})
 
 # %% [markdown]
-# ## The same analysis for the ResNet architecture
+# ## Do the same analysis for the ResNet architecture
 #
-# `run` asks `build_model` for its network, so it needs no change. resnet18 works on 64 pixels, has batch norm behind
-# every convolution, and a shortcut past every two.
+# `run` takes its network from `build_model`, so you do not have to change it. resnet18 takes images of 64 pixels. It
+# has batch norm after every convolution, and a shortcut past every two.
 #
 # **Predict, then run:** will its grid take longer than AlexNet's? AlexNet had trouble with one of the learning rates.
 # Will resnet18 have the same trouble?
@@ -593,15 +598,15 @@ resnet_grid = resnet_search.run()
 
 # %%
 resnet_heat_map = plot_grid(last_epochs(resnet_grid))
-resnet_heat_map.set_title(f"resnet18, epochs: {EPOCHS}; guessing gives {1 / num_classes:.1%}")
+resnet_heat_map.set_title(f"resnet18, epochs: {EPOCHS}; chance level: {1 / num_classes:.1%}")
 show(resnet_heat_map)
 
 # %%
 show(plot_trials(resnet_grid))
 
 # %% [markdown]
-# Batch norm sets the scale of each layer's output anew in every step, whatever the scale of its weights. So weights
-# that a long step has thrown far away do not carry the loss to infinity with them.
+# Batch norm rescales the output of each layer in every step, whatever the scale of its weights. So even if a long step
+# makes the weights very large, the loss does not become infinite.
 #
 # Now the decay, at resnet18's own best point:
 
@@ -613,9 +618,9 @@ resnet_bars.set_title("resnet18, learning rate {lr:g}, batch size {batch_size}".
 show(resnet_bars)
 
 # %% [markdown]
-# ## One look at the test images
+# ## The single evaluation on the test images
 #
-# The rule chooses among all trials of each network, and then between the two networks: again on validation.
+# The rule chooses among all trials of each network, then between the two networks: both times by validation accuracy.
 
 # %%
 ALL_RESULTS = {  # the best point is in both searches of a network, but counts once
@@ -634,33 +639,33 @@ val_accuracy, chosen, point = max(choices, key=lambda choice: choice[0])
 print(f"chosen: {chosen}")
 
 # %% [markdown]
-# The chosen network is trained once more, from the same seed, and this time `run` judges it on the test images.
+# The search has kept the checkpoint of the best trial. The next cell loads its weights into a new network and evaluates
+# it on the test images. If the file is missing, such as on a new Colab runtime, `trial_of` first trains the network
+# again; otherwise it only reads the epochs in the file.
 #
-# **Predict, then run:** the chosen validation accuracy is the highest of many, and some of that is luck. Will the test
+# **Predict, then run:** the chosen validation accuracy is the highest of many, so it is partly luck. Will the test
 # accuracy be higher or lower?
 
 # %%
-checkpoint = UNDER_WAY / "one-look.pt"
-checkpoint.unlink(missing_ok=True)
-validation_set = val_set
-val_set = images.test  # for this one trial; afterwards it is the validation set again
-try:
-    *_, last_epoch = trial_of(chosen)(**point, checkpoint=checkpoint)
-finally:
-    val_set = validation_set
-    checkpoint.unlink(missing_ok=True)
-test_accuracy = last_epoch.val_accuracy
+checkpoint = search_for(chosen, decays_at(point)).checkpoint(point)
+for _ in trial_of(chosen)(**point, checkpoint=checkpoint):
+    pass
+
+model = BUILD[chosen]()
+model.load_state_dict(torch.load(checkpoint, map_location=device, weights_only=True)["model"])
+test_batches = Batches(images.test, min(256, len(images.test)), IMAGE_SIZES[chosen])
+test_accuracy = evaluate(model, test_batches).accuracy
 print(f"{chosen}: validation {val_accuracy:.1%}, test {test_accuracy:.1%} of {len(images.test):,} images")
 
 # %% [markdown]
-# This is the number for the report. If you do not like it, the grid is not to be changed and the cell run again: then
-# the test images would have taken part in a choice, and nothing fresh would be left.
+# Report this number. If you do not like it, do not change the grid and run the cell again: then you would have chosen
+# by the test images, and you would have no unseen images left.
 
 # %% [markdown]
-# ## What the results say
+# ## What the results mean
 #
-# Your own numbers depend on your settings. So the questions are about a fixed table: resnet18 on `shapes`, 4,500
-# training and 500 validation images, ten classes, 3 epochs. Validation accuracy, in percent, with weight decay 0.0005:
+# Your own numbers depend on your settings, so the questions are about a fixed table: resnet18 on `shapes`, 4,500
+# training and 500 validation images, ten classes, 3 epochs. Validation accuracy in percent, with weight decay 0.0005:
 #
 # | learning rate | batch size 16 | batch size 32 | batch size 64 |
 # | --- | --- | --- | --- |
@@ -676,38 +681,38 @@ print(f"{chosen}: validation {val_accuracy:.1%}, test {test_accuracy:.1%} of {le
 # | 0.0005 | 79.9 | 78.2 |
 # | 0.05 | 82.5 | 84.6 |
 #
-# (Measured on two processor cores with `python -m cnnlesson exercise --model resnet18 --data shapes --epochs 3 --lr 0.1
+# (Measured on two CPU cores with `python -m cnnlesson exercise --model resnet18 --data shapes --epochs 3 --lr 0.1
 # 0.001 0.0001 --batch-size 16 32 64 --weight-decay 0.0005 --decay-at-best 0 0.05`.)
 #
 # ### Exercise: conclusions
 #
 # **Difficulty:** easy · **Time:** 10 minutes
 #
-# - **a** What did the largest learning rate do? `"diverged"`, `"guessed"`, `"learned worse"` (than 0.001) or
+# - **a** What did the largest learning rate do? `"diverged"`, `"stayed at chance"`, `"learned worse"` (than 0.001) or
 #   `"learned best"`
 # - **b** At a fixed number of epochs, which batch size takes the most steps? A number.
-# - **c** How many steps does that trial take in all? A number.
+# - **c** How many steps does that trial take in total? A number.
 # - **d** Which point would you try next? `"batch size 8"`, `"batch size 128"`, `"learning rate 1"` or `"nothing"`
 # - **e** From no decay to a decay of 0.05, what happens to the gap, training minus validation accuracy? It `"grows"`,
 #   `"stays"` or `"shrinks"`
-# - **f** How many validation images lie between the decays 0 and 0.0005? A number.
-# - **g** On which part is the choice made? `"training"`, `"validation"` or `"test"`
-# - **h** How many trials are measured on the test images? A number.
+# - **f** How many validation images make the difference between the decays 0 and 0.0005? A number.
+# - **g** By which part do you choose? `"training"`, `"validation"` or `"test"`
+# - **h** How many trials do you evaluate on the test images? A number.
 #
-# <details><summary>Hint 1</summary>For b and c: an epoch has one step a batch, and the last batch may be
+# <details><summary>Hint 1</summary>For b and c: an epoch has one step per batch, and the last batch may be
 # smaller.</details>
-# <details><summary>Hint 2</summary>For d: where in the table is the best cell, and what lies beyond?</details>
+# <details><summary>Hint 2</summary>For d: where in the table is the best cell, and what lies beyond it?</details>
 # <details><summary>Hint 3</summary>For f: the difference is 0.4 percentage points of the validation images.</details>
 
 # %% tags=["exercise"]
 conclusions = {"a": None, "b": None, "c": None, "d": None, "e": None, "f": None, "g": None, "h": None}
 ### BEGIN SOLUTION
-conclusions["a"] = "learned worse"  # guessing gives 10 % of ten classes
+conclusions["a"] = "learned worse"  # with ten classes, chance level is 10 %
 conclusions["b"] = 16
 conclusions["c"] = -(-4500 // 16) * 3
-conclusions["d"] = "batch size 8"  # the best cell lies on the edge of the table
+conclusions["d"] = "batch size 8"  # the best cell is on the edge of the table
 conclusions["e"] = "shrinks"  # from 2.0 to -2.1
-conclusions["f"] = 2  # so 0 and 0.0005 cannot be told apart here
+conclusions["f"] = 2  # too few to tell 0 and 0.0005 apart
 conclusions["g"] = "validation"
 conclusions["h"] = 1
 ### END SOLUTION
@@ -716,14 +721,14 @@ conclusions["h"] = 1
 check.conclusions(conclusions)
 
 # %% [markdown]
-# ## Your results beside others
+# ## Your results and a reference run
 #
-# One search says what happened once, on one set of images. The package carries the results of another: the same two
-# grids on photographs, 20 of TinyImageNet's classes with 2,000 training and 500 validation images, for 5 epochs.
-# `compare_text` puts them beside yours, point by point.
+# One search shows what happened once, on one set of images. The package contains the results of another one: the same
+# two grids on photographs, 20 classes of TinyImageNet with 2,000 training and 500 validation images, for 5 epochs.
+# `compare_text` prints them next to yours, point by point.
 #
-# **Predict, then run:** if your images were `shapes`, all numbers differ, as the task does. But which statements will
-# be the same: which learning rate is best, what 0.1 does to AlexNet, where batch size 64 stands?
+# **Predict, then run:** if your images were `shapes`, all numbers differ, since the task does. But which conclusions
+# will be the same: which learning rate is best, what 0.1 does to AlexNet, how batch size 64 compares?
 
 # %%
 photographs = reference.load("tiny_imagenet_grid")
@@ -732,26 +737,26 @@ for name, results in ALL_RESULTS.items():
     print(report.compare_text(results, photographs.table[photographs.table["model"] == name.lower()]))
 
 # %% [markdown]
-# All four to walk through: yours, and those on photographs.
+# Explore all four: your two searches, and the two on photographs.
 #
-# **Predict, then move:** is the point with the highest training accuracy also the best one on validation? Where a loss
-# is infinite in one table, what does the accuracy beside it say?
+# **Predict, then move:** is the point with the highest training accuracy also the best one on validation? If a loss is
+# infinite in one table, what is the accuracy of the same trial?
 
 # %%
 explore_results(ALL_RESULTS | {f"{name} on photographs": table for name, table in photographs.table.groupby("model")})
 
 # %% [markdown]
-# How they were made, for whoever wants to repeat it:
+# This is how the reference run was made, if you want to repeat it:
 
 # %%
-for what in ("command", "data", "seeds", "processor", "torch", "date"):
+for what in ("command", "data", "seeds", "torch", "date"):
     print(textwrap.fill(f"{what}: {photographs.made[what]}", 100, subsequent_indent="    ", break_on_hyphens=False))
 
 # %% [markdown]
 # ## Your report
 #
-# Answer in your own words, about **your** numbers: what did the learning rate do, what the batch size, what the weight
-# decay, and where do AlexNet and resnet18 differ? Which of these differences are larger than a few images?
+# Answer in your own words, about **your** numbers: what was the effect of the learning rate, of the batch size, and of
+# the weight decay? How do AlexNet and resnet18 differ? Which of these differences are larger than a few images?
 
 # %%
 my_conclusions = """
@@ -766,10 +771,10 @@ sentences = []
 for name, grid in (("AlexNet", alexnet_grid), ("resnet18", resnet_grid)):
     grid = last_epochs(grid)
     grid = grid.assign(val_accuracy=grid["val_accuracy"].where(~grid["diverged"]))
-    for column, words in (("lr", "learning rate"), ("batch_size", "batch size")):
+    for column, noun in (("lr", "learning rate"), ("batch_size", "batch size")):
         best = grid.groupby(column)["val_accuracy"].max()
         values = ", ".join(f"{value:g}: " + ("diverged" if a != a else f"{a:.1%}") for value, a in best.items())
-        sentences.append(f"- {name}, best validation accuracy by {words}: {values}.")
+        sentences.append(f"- {name}, best validation accuracy by {noun}: {values}.")
 for name, decays in (("AlexNet", alexnet_decays), ("resnet18", resnet_decays)):
     gaps = ", ".join(
         f"{row.weight_decay:g}: {100 * (row.train_accuracy - row.val_accuracy):+.1f}"
@@ -779,9 +784,9 @@ for name, decays in (("AlexNet", alexnet_decays), ("resnet18", resnet_decays)):
 my_conclusions = "\n".join(sentences)
 
 # %% [markdown]
-# This cell writes the report into a folder: the tables, heat maps and curves of both networks, the effect of the decay,
-# the choice, your conclusions, and under which circumstances all this was measured. Open `report.html` in a browser and
-# read it once as your teacher will. Then hand in the folder.
+# This cell writes the report to a folder: the tables, heat maps and curves of both networks, the effect of the decay,
+# the choice, your conclusions, and the settings and versions behind the numbers. Open `report.html` in a browser, read
+# it once as your teacher will, then hand in the folder.
 
 # %%
 about = {
@@ -805,7 +810,7 @@ page = report.write(
     about=about,
     chosen=report.Chosen(chosen, point, val_accuracy, test_accuracy, len(images.test)),
 )
-print(f"hand in the folder {page.parent}; the page to open is {page.name}")
+print(f"hand in the folder {page.parent}; open {page.name} in a browser")
 
 # %% [markdown]
 # ## Where you are

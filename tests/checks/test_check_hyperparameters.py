@@ -1,8 +1,11 @@
 """Answers to lesson 4 as students write them."""
 
 import math
+from dataclasses import asdict
 from functools import partial
+from inspect import signature
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -12,11 +15,10 @@ from torch import nn
 
 from cnnlesson.checks import hyperparameters as check
 from cnnlesson.data import Batches, ImageSet
+from cnnlesson.experiments.trial import run as package_run
+from cnnlesson.search.trial import epochs_of
 from cnnlesson.training import Epoch, evaluate, train, train_one_epoch
 
-# The names of the notebook that `run` may use: the check puts others in their place, and then these back.
-train_set = val_set = build_model = EPOCHS = IMAGE_SIZE = "the student's own"
-SEED = 5
 POINT = ["lr", "batch_size", "weight_decay"]
 
 
@@ -30,7 +32,7 @@ def training(
     average=None,
     take=lambda loss: loss.item(),
 ):
-    """A student's loop, with a mistake where an option asks for one."""
+    """A student's training loop; the options make mistakes."""
 
     def answer(model, batches, optimizer):
         if mode is not None:
@@ -103,7 +105,7 @@ def evaluating(
     backward=False,
     late=False,
 ):
-    """A student's evaluation, with a mistake where an option asks for one."""
+    """A student's evaluation; the options make mistakes."""
 
     def answer(model, batches):
         if mode is not None and not late:
@@ -132,7 +134,7 @@ def evaluating(
 
 
 @torch.inference_mode()
-def evaluating_at_once(model, batches):
+def evaluating_all_images_together(model, batches):
     model.train(False)
     logits, labels = zip(*[(model(images), labels) for images, labels in batches], strict=True)
     logits, labels = torch.cat(logits), torch.cat(labels)
@@ -147,96 +149,163 @@ def mean_of_shares(rights, sizes):
     return sum(right / size for right, size in zip(rights, sizes, strict=True)) / len(sizes)
 
 
+def squared_error(logits, labels):
+    return F.mse_loss(logits, F.one_hot(labels, 3).float())
+
+
 def of_images(values, sizes):
     return sum(value * size for value, size in zip(values, sizes, strict=True))
 
 
-shared = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))
-made_before = ImageSet(torch.randint(256, (24, 3, 6, 6), dtype=torch.uint8), torch.arange(24) % 3, ("a", "b", "c"))
+# What a notebook may define outside `run`.
+EPOCHS, SEED, IMAGE_SIZES = 4, 5, {"AlexNet": 16}
+notebook_set = ImageSet(torch.randint(256, (24, 3, 6, 6), dtype=torch.uint8), torch.arange(24) % 3, ("a", "b", "c"))
 
 
-def trial(
-    model=lambda: build_model(),
-    seed=lambda: torch.manual_seed(SEED),
-    learn_from=lambda: train_set,
-    judge_on=lambda: val_set,
-    batch_size=lambda batch_size: batch_size,
-    order=lambda: SEED,
-    pixels=lambda: IMAGE_SIZE,
-    optimizer=lambda weights, lr, decay: torch.optim.SGD(weights, lr=lr, momentum=0.9, weight_decay=decay),
-    weights=lambda model: model.parameters(),
-    epochs=lambda: EPOCHS,
-    before=lambda checkpoint: None,
-    keep=lambda checkpoint: {"checkpoint": checkpoint},
-    hand_on=lambda epochs: epochs,
-):
-    """A student's trial, with a mistake where an option asks for one."""
+def build_network():
+    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3))
 
-    def answer(lr, batch_size, weight_decay, checkpoint):
-        seed()
-        network = model()
-        train_batches = Batches(learn_from(), size_of(batch_size), pixels(), seed=order())
-        val_batches = Batches(judge_on(), min(100, len(judge_on())), pixels())
-        sgd = optimizer(weights(network), lr, weight_decay)
-        before(checkpoint)
-        return hand_on(train(network, train_batches, val_batches, sgd, epochs(), **keep(checkpoint)))
 
-    size_of = batch_size
+shared = build_network()
+
+CORRECT = {
+    "set_seed": lambda given: torch.manual_seed(given.seed),
+    "model": lambda given: given.build_model(),
+    "train_on": lambda given: given.train_set,
+    "evaluate_on": lambda given: given.val_set,
+    "batch_size": lambda given: given.batch_size,
+    "val_batch_size": lambda given: min(256, len(given.val_set)),
+    "order": lambda given: given.seed,
+    "pixels": lambda given: given.image_size,
+    "val_pixels": lambda given: given.image_size,
+    "optimizer": lambda weights, given: torch.optim.SGD(
+        weights, lr=given.lr, momentum=0.9, weight_decay=given.weight_decay
+    ),
+    "weights": lambda model: model.parameters(),
+    "epochs": lambda given: given.epochs,
+    "before": lambda checkpoint: None,
+    "keep": lambda checkpoint: {"checkpoint": checkpoint},
+    "result": lambda epochs: epochs,
+}
+
+
+def trial(**mistakes):
+    """A student's trial; each option replaces a part of the correct one."""
+    use = SimpleNamespace(**CORRECT | mistakes)
+
+    def answer(lr, batch_size, weight_decay, train_set, val_set, build_model, image_size, epochs, seed, checkpoint):
+        given = SimpleNamespace(
+            **{"lr": lr, "batch_size": batch_size, "weight_decay": weight_decay, "image_size": image_size},
+            **{"train_set": train_set, "val_set": val_set, "build_model": build_model, "epochs": epochs, "seed": seed},
+        )
+        use.set_seed(given)
+        network = use.model(given)
+        train_batches = Batches(use.train_on(given), use.batch_size(given), use.pixels(given), seed=use.order(given))
+        val_batches = Batches(use.evaluate_on(given), use.val_batch_size(given), use.val_pixels(given))
+        optimizer = use.optimizer(use.weights(network), given)
+        use.before(checkpoint)
+        return use.result(
+            train(network, train_batches, val_batches, optimizer, use.epochs(given), **use.keep(checkpoint))
+        )
+
     return answer
 
 
-def trial_with_a_loop(parts=("model", "optimizer", "batches"), all_epochs=True):
-    """A trial that keeps its state without the package, or a part of it."""
+def as_run(answer):
+    """An answer that is written with **given, for brevity here, but has the parameters of `run`."""
+    answer.__signature__ = signature(trial())
+    return answer
 
-    def answer(lr, batch_size, weight_decay, checkpoint):
-        batches = Batches(train_set, batch_size=batch_size, image_size=IMAGE_SIZE, seed=SEED)
-        torch.random.manual_seed(SEED)
+
+def trial_with_a_loop(parts=("model", "optimizer", "order"), all_epochs=True, set_epoch=True, saved_as="model"):
+    """A trial that saves its state without the package, or only a part of it."""
+
+    def answer(lr, batch_size, weight_decay, train_set, val_set, build_model, image_size, epochs, seed, checkpoint):
+        batches = Batches(train_set, batch_size=batch_size, image_size=image_size, seed=seed)
+        torch.random.manual_seed(seed)
         network = build_model()
         sgd = torch.optim.SGD(network.parameters(), lr, 0.9, 0, weight_decay)
-        judged_on = Batches(val_set, batch_size=50, image_size=IMAGE_SIZE)
-        epochs = []
+        val_batches = Batches(val_set, batch_size=50, image_size=image_size)
+        history = []
         if checkpoint.exists():
-            state = torch.load(checkpoint, weights_only=False)
-            epochs = state["epochs"]
+            state = torch.load(checkpoint)
+            history = [Epoch(**epoch) for epoch in state["history"]]
             if "model" in parts:
-                network.load_state_dict(state["model"])
+                network.load_state_dict(state[saved_as])
             if "optimizer" in parts:
                 sgd.load_state_dict(state["optimizer"])
         if all_epochs:
-            yield from epochs
-        first_pass = 0 if "batches" in parts else len(epochs)
-        for number in range(len(epochs) + 1, EPOCHS + 1):
-            batches.set_epoch(number - 1 - first_pass)
-            learned, judged = train_one_epoch(network, batches, sgd), evaluate(network, judged_on)
-            figures = (*learned[:2], *judged[:2], lr, 1, 1)
-            epochs.append(Epoch(number, EPOCHS, *figures, diverged=math.isnan(judged[0])))
-            state = {"epochs": epochs, "model": network.state_dict(), "optimizer": sgd.state_dict()}
-            torch.save(state, checkpoint)
-            yield epochs[-1]
+            yield from history
+        first_pass = 0 if "order" in parts else len(history)
+        for number in range(len(history) + 1, epochs + 1):
+            if set_epoch:
+                batches.set_epoch(number - 1 - first_pass)
+            training, validation = train_one_epoch(network, batches, sgd), evaluate(network, val_batches)
+            figures = (*training[:2], *validation[:2], lr, 1, 1)
+            history.append(Epoch(number, epochs, *figures, diverged=math.isnan(validation.loss)))
+            state = {"history": list(map(asdict, history)), "optimizer": sgd.state_dict()}
+            torch.save(state | {saved_as: network.state_dict()}, checkpoint)
+            yield history[-1]
 
     return answer
 
 
-def trial_that_yields_the_last(lr, batch_size, weight_decay, checkpoint):
-    *_, last = trial()(lr, batch_size, weight_decay, checkpoint)
+def trial_with_the_rest_in_a_dict(lr, batch_size, weight_decay, checkpoint, **others):
+    yield from package_run(lr, batch_size, weight_decay, checkpoint=checkpoint, **others)
+
+
+def trial_with_all_in_a_dict(**given):
+    yield from package_run(**given)
+
+
+def trial_with_keywords_only(
+    *, checkpoint, seed, epochs, image_size, build_model, val_set, train_set, weight_decay, batch_size, lr, note=""
+):
+    point = {"lr": lr, "batch_size": batch_size, "weight_decay": weight_decay}
+    images = {"train_set": train_set, "val_set": val_set, "image_size": image_size}
+    return trial()(**point, **images, build_model=build_model, epochs=epochs, seed=seed, checkpoint=checkpoint)
+
+
+class TrialObject:
+    def __call__(
+        self, lr, batch_size, weight_decay, train_set, val_set, build_model, image_size, epochs, seed, checkpoint
+    ):
+        images = {"train_set": train_set, "val_set": val_set, "image_size": image_size}
+        others = {"build_model": build_model, "epochs": epochs, "seed": seed, "checkpoint": checkpoint}
+        yield from trial()(lr=lr, batch_size=batch_size, weight_decay=weight_decay, **images, **others)
+
+
+def trial_with_a_momentum(momentum, checkpoint, **others):
+    yield from trial(
+        optimizer=lambda weights, given: torch.optim.SGD(weights, given.lr, momentum, 0, given.weight_decay)
+    )(checkpoint=checkpoint, **others)
+
+
+@as_run
+def trial_that_yields_the_last(**given):
+    *_, last = trial()(**given)
     yield last
 
 
-def trial_that_yields_a_list(lr, batch_size, weight_decay, checkpoint):
-    yield list(trial()(lr, batch_size, weight_decay, checkpoint))
+@as_run
+def trial_that_yields_a_list(**given):
+    yield list(trial()(**given))
 
 
-def trial_that_yields_at_the_end(lr, batch_size, weight_decay, checkpoint):
-    yield from list(trial()(lr, batch_size, weight_decay, checkpoint))
+@as_run
+def trial_that_yields_at_the_end(**given):
+    yield from list(trial()(**given))
 
 
-def trial_that_yields_accuracies(lr, batch_size, weight_decay, checkpoint):
-    for epoch in trial()(lr, batch_size, weight_decay, checkpoint):
+@as_run
+def trial_that_yields_accuracies(**given):
+    for epoch in trial()(**given):
         yield epoch.val_accuracy
 
 
-def trial_that_yields_nothing(lr, batch_size, weight_decay, checkpoint):
-    for _ in trial()(lr, batch_size, weight_decay, checkpoint):
+@as_run
+def trial_that_yields_nothing(**given):
+    for _ in trial()(**given):
         pass
     yield from ()
 
@@ -244,67 +313,80 @@ def trial_that_yields_nothing(lr, batch_size, weight_decay, checkpoint):
 def trial_in_the_same_network():
     kept = []
 
-    def run(lr, batch_size, weight_decay, checkpoint):
-        torch.manual_seed(SEED)
+    @as_run
+    def run(**given):
+        torch.manual_seed(given["seed"])
         if not kept:
-            kept.append(build_model())
-        yield from trial(model=lambda: kept[0])(lr, batch_size, weight_decay, checkpoint)
+            kept.append(given["build_model"]())
+        yield from trial(model=lambda given: kept[0])(**given)
 
     return run
 
 
-def trial_of_two_networks(lr, batch_size, weight_decay, checkpoint):
-    torch.manual_seed(SEED)
-    other = build_model()
-    yield from trial(weights=lambda model: other.parameters())(lr, batch_size, weight_decay, checkpoint)
+@as_run
+def trial_of_two_networks(**given):
+    torch.manual_seed(given["seed"])
+    other = given["build_model"]()
+    yield from trial(weights=lambda model: other.parameters())(**given)
 
 
-def trial_of_another_network(lr, batch_size, weight_decay, checkpoint):
-    build_model()
-    yield from trial(model=lambda: shared)(lr, batch_size, weight_decay, checkpoint)
+@as_run
+def trial_of_another_network(**given):
+    given["build_model"]()
+    yield from trial(model=lambda given: shared)(**given)
 
 
-def from_alexnet(images):
-    raise ValueError("AlexNet takes images of shape (N, 3, 227, 227)")
+class OnlyLargeImages(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+
+    def forward(self, images):
+        raise ValueError("AlexNet takes images of shape (N, 3, 227, 227)")
 
 
-def trial_of_a_global_alexnet(lr, batch_size, weight_decay, checkpoint):
-    from_alexnet(train_set)
-    yield
+def trial_without(name):
+    """A trial that lacks the parameter `name`."""
+    names = {}
+    parameters = ", ".join(argument for argument in check.ARGUMENTS if argument != name)
+    exec(f"def run({parameters}):\n    yield", names)
+    return names["run"]
 
 
-def trial_without_a_checkpoint(lr, batch_size, weight_decay):
-    yield from trial()(lr, batch_size, weight_decay, None)
+def trial_of_the_notebooks_images(lr, batch_size, weight_decay, build_model, image_size, epochs, seed, checkpoint, **_):
+    train_set = val_set = notebook_set
+    yield from package_run(
+        lr, batch_size, weight_decay, train_set, val_set, build_model, image_size, epochs, seed, checkpoint
+    )
 
 
-def trial_with_short_names(lr, bs, wd, checkpoint):
-    yield from trial()(lr, bs, wd, checkpoint)
+def trial_with_short_names(lr, bs, wd, train_set, val_set, build_model, image_size, epochs, seed, checkpoint):
+    yield from package_run(lr, bs, wd, train_set, val_set, build_model, image_size, epochs, seed, checkpoint)
 
 
-def trial_of_another_momentum(lr, batch_size, weight_decay, momentum, checkpoint):
-    yield from trial()(lr, batch_size, weight_decay, checkpoint)
-
-
-def trial_that_saves_the_weights_itself(lr, batch_size, weight_decay, checkpoint):
+@as_run
+def trial_that_saves_only_the_weights(**given):
     networks = []
 
-    def model():
-        networks.append(build_model())
+    def model(given):
+        networks.append(given.build_model())
         return networks[0]
 
-    for epoch in trial(model=model, keep=lambda checkpoint: {})(lr, batch_size, weight_decay, checkpoint):
-        torch.save(networks[0].state_dict(), checkpoint)
+    for epoch in trial(model=model, keep=lambda checkpoint: {})(**given):
+        torch.save(networks[0].state_dict(), given["checkpoint"])
         yield epoch
 
 
-def trial_that_opens_the_file(lr, batch_size, weight_decay, checkpoint):
-    with open(checkpoint, "wb") as file:
-        yield from trial()(lr, batch_size, weight_decay, checkpoint=file)
+@as_run
+def trial_that_opens_the_file(**given):
+    with open(given["checkpoint"], "wb") as file:
+        yield from trial(keep=lambda checkpoint: {"checkpoint": file})(**given)
 
 
-def trial_that_returns_where_there_is_a_file(lr, batch_size, weight_decay, checkpoint):
-    if not checkpoint.exists():
-        yield from trial()(lr, batch_size, weight_decay, checkpoint)
+@as_run
+def trial_that_returns_if_there_is_a_file(**given):
+    if not given["checkpoint"].exists():
+        yield from trial()(**given)
 
 
 def last(results):
@@ -346,14 +428,21 @@ RIGHT = {
     ],
     "student_evaluate": [
         evaluating(),
-        evaluating_at_once,
+        evaluating_all_images_together,
         evaluating(result=lambda loss, accuracy: [loss, accuracy]),
     ],
     "run": [
+        package_run,
         trial(),
-        trial_with_a_loop(),
         trial(keep=lambda checkpoint: {"checkpoint": str(checkpoint)}),
-        trial(judge_on=lambda: val_set, pixels=lambda: IMAGE_SIZE),
+        trial(val_batch_size=lambda given: 7),
+        trial(val_batch_size=lambda given: len(given.val_set)),
+        trial_with_a_loop(),
+        trial_with_the_rest_in_a_dict,
+        trial_with_keywords_only,
+        TrialObject(),
+        partial(trial_with_a_momentum, momentum=0.9),
+        partial(package_run, augment=False, device=None),
     ],
     "pick_best": [best_by_sorting, best_by_a_loop, best_of_completed, check.package_pick_best],
     "conclusions": [answers(), answers(a=" Learned worse", b=16.0, g="Validation")],
@@ -366,30 +455,33 @@ WRONG = {
         (training(mode="eval"), "model.train() is never called"),
         (training(zero=None), "add up"),
         (training(zero=None, zero_once=True), "add up"),
-        (training(zero="between"), "stands between"),
+        (training(zero="between"), "is between"),
         (training(step=False), "optimizer.step() is never called"),
         (training_in_another_network, "optimizer.step() is never called"),
         (training(backward=False), "loss.backward() is never called"),
         (training(backward=False, step=False), "loss.backward() and optimizer.step() are never called"),
-        (training(step="last"), "each batch is a step of its own"),
-        (training(zero=None, step="first"), "stands before loss.backward()"),
+        (training(step="last"), "call optimizer.step() for each of 3 batches"),
+        (training(zero=None, step="first"), "is called before loss.backward()"),
         (training(loss_of=lambda logits, labels: F.cross_entropy(logits.softmax(1), labels)), "softmax"),
         (training(loss_of=lambda logits, labels: F.cross_entropy(labels, logits)), "swapped"),
         (training(loss_of=lambda logits, labels: F.cross_entropy(logits, labels, reduction="sum")), "summed"),
         (training(loss_of=lambda logits, labels: F.cross_entropy(logits.detach(), labels)), "gradients are switched"),
         (torch.no_grad()(training()), "gradients are switched off"),
-        (training_that_returns_early, "return stand inside the loop"),
-        (training(average=lambda losses, sizes: losses[-1]), "last batch alone"),
-        (training(average=mean_of_means), "mean of the batches' means"),
+        (training_that_returns_early, "return inside the loop"),
+        (training(average=lambda losses, sizes: losses[-1]), "last batch only"),
+        (training(average=lambda losses, sizes: losses[0]), "first batch only"),
+        (training(average=lambda losses, sizes: -of_images(losses, sizes) / sum(sizes)), "wrong sign"),
+        (training(loss_of=squared_error), "mean squared error"),
+        (training(average=mean_of_means), "mean of the batch means"),
         (training(average=lambda losses, sizes: sum(losses)), "not averaged"),
         (training(average=of_images), "divide by the number of images"),
         (training(average=lambda losses, sizes: sum(losses) / sum(sizes)), "too small"),
         (training(average=lambda losses, sizes: of_images(losses, sizes) / len(sizes)), "number of batches"),
         (training(take=lambda loss: loss), "keeps the graph"),
-        (training(take=lambda loss: loss.detach()), "a float is asked for"),
+        (training(take=lambda loss: loss.detach()), "return a float"),
         (training(average=lambda losses, sizes: None), "return"),
         (training(average=lambda losses, sizes: losses), "not a list"),
-        (training(average=lambda losses, sizes: 3.0), "comes out as 3"),
+        (training(average=lambda losses, sizes: 3.0), "The loss is 3, not the mean"),
         (lambda model, batches: 0.0, "TypeError"),
     ],
     "student_evaluate": [
@@ -400,18 +492,18 @@ WRONG = {
         (evaluating(train_too=True), "weights have changed"),
         (evaluating(backward=True), "calls backward()"),
         (evaluating(share=lambda rights, sizes: 100 * sum(rights) / sum(sizes)), "percent"),
-        (evaluating(share=mean_of_shares), "averaged over the batches"),
-        (evaluating(share=lambda rights, sizes: rights[-1] / sizes[-1]), "last batch alone"),
+        (evaluating(share=mean_of_shares), "mean of the batch means"),
+        (evaluating(share=lambda rights, sizes: rights[-1] / sizes[-1]), "last batch only"),
         (evaluating(share=lambda rights, sizes: sum(rights)), "number of right answers"),
         (evaluating(share=lambda rights, sizes: sum(rights) / len(sizes)), "number of batches"),
         (evaluating(share=lambda rights, sizes: 1 - sum(rights) / sum(sizes)), "wrong answers"),
         (evaluating(dim=0), "argmax over dim=1"),
-        (evaluating(average=mean_of_means), "mean of the batches' means"),
-        (evaluating(average=lambda losses, sizes: losses[-1]), "last batch alone"),
+        (evaluating(average=mean_of_means), "mean of the batch means"),
+        (evaluating(average=lambda losses, sizes: losses[-1]), "last batch only"),
         (evaluating(average=lambda losses, sizes: sum(losses)), "not averaged"),
         (evaluating(loss_of=lambda logits, labels: F.cross_entropy(logits.softmax(1), labels)), "softmax"),
         (evaluating(loss_of=lambda logits, labels: F.cross_entropy(labels, logits)), "swapped"),
-        (evaluating(result=lambda loss, accuracy: (accuracy, loss)), "wrong way round"),
+        (evaluating(result=lambda loss, accuracy: (accuracy, loss)), "swapped"),
         (evaluating(result=lambda loss, accuracy: accuracy), "two numbers"),
         (evaluating(result=lambda loss, accuracy: (loss, accuracy, 12)), "two numbers"),
         (evaluating(result=lambda loss, accuracy: (loss, torch.tensor(accuracy))), "accuracy is a tensor"),
@@ -419,80 +511,119 @@ WRONG = {
         (evaluating(result=lambda loss, accuracy: (loss, None)), "None"),
     ],
     "run": [
-        (trial(model=lambda: shared), "share a network"),
-        (trial_in_the_same_network(), "share a network"),
-        (trial_of_a_global_alexnet, "share a network"),
+        # The signature.
+        *[(trial_without(name), f"{name} is missing") for name in check.ARGUMENTS],
+        (trial_with_short_names, "batch_size is missing"),
+        (trial_with_all_in_a_dict, "checkpoint is missing"),
+        (trial_with_a_momentum, "passes no argument momentum"),
+        (nn.Identity(), "must be a function"),
+        ([1, 2], "must be a function"),
+        # The network.
+        (trial(model=lambda given: shared), "build_model is not called"),
+        (trial(model=lambda given: build_network()), "build_model is not called"),
+        (trial(model=lambda given: OnlyLargeImages()), "build_model is not called"),
+        (trial_in_the_same_network(), "build_model is not called"),
         (trial_of_another_network, "never trained"),
         (trial_of_two_networks, "another network"),
         (trial(weights=lambda model: [model[2].bias]), "part of the weights"),
-        (trial(seed=lambda: None), "start from different weights"),
-        (trial(seed=lambda: torch.manual_seed(0)), "Another SEED gives the same first weights"),
-        (trial(order=lambda: None), "same order in every epoch"),
-        (trial(order=lambda: torch.seed() % 1000), "different orders"),
-        (trial(order=lambda: 0), "Another SEED gives the same order"),
-        (trial(learn_from=lambda: val_set), "trained on validation images"),
-        (trial(learn_from=lambda: made_before), "made before"),
-        (trial(judge_on=lambda: made_before), "made before"),
-        (trial(judge_on=lambda: train_set), "come from the training images"),
-        (trial(batch_size=lambda batch_size: 16), "batch_size is not used"),
-        (trial(pixels=lambda: 6), "image_size=IMAGE_SIZE"),
-        (trial(epochs=lambda: 1), "is EPOCHS used"),
+        # The seed.
+        (trial(set_seed=lambda given: None), "start from different weights"),
+        (trial(set_seed=lambda given: torch.manual_seed(11)), "Another seed results in the same initial weights"),
+        (trial(set_seed=lambda given: torch.manual_seed(SEED)), "Another seed results in the same initial weights"),
+        (trial(order=lambda given: None), "same order in every epoch"),
+        (trial_with_a_loop(set_epoch=False), "call set_epoch"),
+        (trial(order=lambda given: torch.seed() % 1000), "different orders"),
+        (trial(order=lambda given: 11), "Another seed results in the same order"),
+        (trial(order=lambda given: SEED), "Another seed results in the same order"),
+        # The images.
+        (trial(train_on=lambda given: given.val_set), "trained on validation images"),
+        (trial(train_on=lambda given: notebook_set), "neither train_set nor val_set"),
         (
-            trial(optimizer=lambda weights, lr, decay: torch.optim.SGD(weights, lr=0.001, momentum=0.9)),
+            trial(evaluate_on=lambda given: notebook_set, val_batch_size=lambda given: 24),
+            "neither train_set nor val_set",
+        ),
+        (trial_of_the_notebooks_images, "neither train_set nor val_set"),
+        (trial(evaluate_on=lambda given: given.train_set, val_batch_size=lambda given: 20), "from the training images"),
+        (trial(batch_size=lambda given: 16), "batch_size is not used"),
+        (trial(batch_size=lambda given: 4), "batch_size is not used"),
+        (trial(batch_size=lambda given: 64), "ValueError"),
+        (
+            trial(pixels=lambda given: 6, val_pixels=lambda given: 6),
+            "image_size=8, the network gets images of 6 pixels",
+        ),
+        (
+            trial(pixels=lambda given: 8, val_pixels=lambda given: 8),
+            "image_size=10, the network gets images of 8 pixels",
+        ),
+        (
+            trial(pixels=lambda given: IMAGE_SIZES["AlexNet"]),
+            "16 pixels: pass image_size to both",
+        ),
+        (
+            trial(val_pixels=lambda given: IMAGE_SIZES["AlexNet"]),
+            "16 pixels: pass image_size to both",
+        ),
+        # The epochs.
+        (trial(epochs=lambda given: 1), "Called with epochs=2 and 20 training images, it trains on 20"),
+        (trial(epochs=lambda given: 2), "Called with epochs=3 and 20 training images, it trains on 40"),
+        (trial(epochs=lambda given: EPOCHS), "Called with epochs=2 and 20 training images, it trains on 80"),
+        (trial(result=list), "returns a list"),
+        (trial(result=lambda epochs: list(epochs)[-1]), "returns one Epoch"),
+        (trial(result=lambda epochs: print(end="")), "returns None"),
+        (trial_that_yields_the_last, "not only the last"),
+        (trial_that_yields_a_list, "all of them in a list"),
+        (trial_that_yields_at_the_end, "before the first one is yielded"),
+        (trial_that_yields_accuracies, "a float"),
+        (trial_that_yields_nothing, "yields nothing"),
+        # The optimizer.
+        (trial(optimizer=lambda weights, given: torch.optim.SGD(weights, lr=0.001, momentum=0.9)), "lr is not used"),
+        (
+            trial(
+                optimizer=lambda weights, given: torch.optim.SGD(weights, 0.05, 0.9, weight_decay=given.weight_decay)
+            ),
             "lr is not used",
         ),
         (
-            trial(optimizer=lambda weights, lr, decay: torch.optim.SGD(weights, lr=lr, weight_decay=decay)),
-            "no momentum",
+            trial(optimizer=lambda weights, given: torch.optim.SGD(weights, given.lr, weight_decay=given.weight_decay)),
+            "momentum is 0: use 0.9",
         ),
         (
-            trial(optimizer=lambda weights, lr, decay: torch.optim.SGD(weights, lr=lr, momentum=0.5)),
-            "momentum is 0.5",
+            trial(optimizer=lambda weights, given: torch.optim.SGD(weights, lr=given.lr, momentum=0.5)),
+            "momentum is 0.5: use 0.9",
         ),
         (
-            trial(optimizer=lambda weights, lr, decay: torch.optim.SGD(weights, lr=lr, momentum=0.9)),
-            "trains without: the optimizer must get it",
+            trial(optimizer=lambda weights, given: torch.optim.SGD(weights, lr=given.lr, momentum=0.9)),
+            "its optimizer has weight_decay=0: weight_decay is not used",
+        ),
+        (
+            trial(optimizer=lambda weights, given: torch.optim.SGD(weights, given.lr, 0.9, weight_decay=5e-4)),
+            "its optimizer has weight_decay=0.0005: weight_decay is not used",
         ),
         (
             trial(
-                optimizer=lambda weights, lr, decay: torch.optim.SGD(weights, lr=lr, momentum=0.9, weight_decay=5e-4)
+                optimizer=lambda weights, given: torch.optim.Adam(weights, given.lr, weight_decay=given.weight_decay)
             ),
-            "weight_decay is not used",
-        ),
-        (
-            trial(optimizer=lambda weights, lr, decay: torch.optim.Adam(weights, lr=lr, weight_decay=decay)),
             "optimizer is Adam",
         ),
-        (trial(hand_on=list), "returns a list"),
-        (trial(hand_on=lambda epochs: list(epochs)[-1]), "returns one Epoch"),
-        (trial(hand_on=lambda epochs: print(end="")), "returns None"),
-        (trial_that_yields_the_last, "not the last alone"),
-        (trial_that_yields_a_list, "a list of them at once"),
-        (trial_that_yields_at_the_end, "before the first is yielded"),
-        (trial_that_yields_accuracies, "a float"),
-        (trial_that_yields_nothing, "yields nothing"),
-        (trial(batch_size=lambda batch_size: 64), "ValueError"),
-        (nn.Identity(), "must be a function"),
-        (trial_without_a_checkpoint, "checkpoint is not among them"),
-        (trial_with_short_names, "batch_size is not among them"),
-        (trial_of_another_momentum, "does not know its parameter momentum"),
-        (trial(keep=lambda checkpoint: {}), "Nothing is kept"),
-        (trial(keep=lambda checkpoint: {"checkpoint": None}), "Nothing is kept"),
-        (trial(keep=lambda checkpoint: {"checkpoint": "trial.pt"}), "kept in 'trial.pt'"),
-        (trial(keep=lambda checkpoint: {"checkpoint": "results/alexnet.pt"}), "kept in 'alexnet.pt'"),
-        (trial(keep=lambda checkpoint: {"checkpoint": f"{checkpoint}.pt"}), "hand checkpoint on to train as it is"),
-        (trial(keep=lambda checkpoint: {"scheduler": checkpoint}), "takes checkpoint for its scheduler"),
-        (trial(before=lambda checkpoint: checkpoint.touch()), "leave opening, writing and reading"),
-        (trial(before=lambda checkpoint: torch.save({}, checkpoint)), "leave opening, writing and reading"),
-        (trial(before=lambda checkpoint: torch.load(checkpoint)), "A new trial has no file yet"),
+        # The checkpoint.
+        (trial(keep=lambda checkpoint: {}), "The trial is not saved"),
+        (trial(keep=lambda checkpoint: {"checkpoint": None}), "The trial is not saved"),
+        (trial(keep=lambda checkpoint: {"checkpoint": "trial.pt"}), "saved in 'trial.pt'"),
+        (trial(keep=lambda checkpoint: {"checkpoint": "results/alexnet.pt"}), "saved in 'alexnet.pt'"),
+        (trial(keep=lambda checkpoint: {"checkpoint": f"{checkpoint}.pt"}), "pass checkpoint to train as it is"),
+        (trial(keep=lambda checkpoint: {"scheduler": checkpoint}), "takes checkpoint as its scheduler"),
+        (trial(before=lambda checkpoint: checkpoint.touch()), "let only train write it"),
+        (trial(before=lambda checkpoint: torch.save({}, checkpoint)), "let only train write it"),
+        (trial(before=lambda checkpoint: torch.load(checkpoint)), "A new trial has no file"),
         (trial_that_opens_the_file, "in your line"),
-        (trial(before=lambda checkpoint: checkpoint.unlink(missing_ok=True)), "trains that epoch again"),
-        (trial_that_saves_the_weights_itself, "trains that epoch again"),
-        (trial_that_returns_where_there_is_a_file, "yields the epochs []"),
+        (trial(before=lambda checkpoint: checkpoint.unlink(missing_ok=True)), "repeats that epoch"),
+        (trial_that_saves_only_the_weights, "repeats that epoch"),
+        (trial_that_returns_if_there_is_a_file, "yields the epochs []"),
         (trial_with_a_loop(all_epochs=False), "yields the epochs [2]"),
-        (trial_with_a_loop(parts=("optimizer", "batches")), "the weights, the optimizer's momentum"),
-        (trial_with_a_loop(parts=("model", "batches")), "the weights, the optimizer's momentum"),
-        (trial_with_a_loop(parts=("model", "optimizer")), "the order of the images must go on"),
+        (trial_with_a_loop(parts=("optimizer", "order")), "the weights, the optimizer's momentum"),
+        (trial_with_a_loop(parts=("model", "order")), "the weights, the optimizer's momentum"),
+        (trial_with_a_loop(parts=("model", "optimizer")), "the order of the images must continue"),
+        (trial_with_a_loop(saved_as="weights"), 'no weights under "model"'),
     ],
     "pick_best": [
         (lambda results: point(last(results[~results.diverged]).nlargest(1, "test_accuracy").iloc[0]), "test accuracy"),
@@ -510,17 +641,17 @@ WRONG = {
         ),
         (
             lambda results: point(last(results[results.state == "diverged"]).nlargest(1, "val_accuracy").iloc[0]),
-            "diverged is still among them",
+            "considers a trial that diverged",
         ),
-        (lambda results: point(last(results).nlargest(1, "val_accuracy").iloc[0]), "diverged is still among them"),
-        (lambda results: point(results.loc[results.val_accuracy.idxmax()]), "diverged is still among them"),
+        (lambda results: point(last(results).nlargest(1, "val_accuracy").iloc[0]), "considers a trial that diverged"),
+        (lambda results: point(results.loc[results.val_accuracy.idxmax()]), "considers a trial that diverged"),
         (
             lambda results: point(results[~results.diverged].nlargest(1, "val_accuracy").iloc[0]),
-            "earlier epochs must go",
+            "all of its rows must go",
         ),
         (
             lambda results: point(last(results[~results.diverged]).nlargest(1, "val_accuracy").iloc[0]),
-            "earlier epochs must go",
+            "all of its rows must go",
         ),
         (
             lambda results: point(last(results)[~last(results).diverged].nsmallest(1, "val_accuracy").iloc[0]),
@@ -544,64 +675,46 @@ WRONG = {
         ({"a": "diverged"}, "dict with the keys"),
         (answers(a="diverged"), "a: At 0.1 no trial diverged"),
         (answers(a="it was bad"), "a: choose one of"),
-        (answers(b=64), "b: An epoch has as many steps"),
+        (answers(b=64), "b: An epoch has one step per batch"),
         (answers(b="16"), "b: the answer is a number"),
         (answers(c=282), "c: That is one epoch"),
         (answers(c=843), "c: The last batch is smaller"),
-        (answers(c=843.75), "c: A number of steps is whole"),
+        (answers(c=843.75), "c: A number of steps is an integer"),
         (answers(c=939), "c: 500 of the 5,000"),
         (answers(c=13500), "c: That counts images"),
         (answers(c=7), "c: 7 does not follow"),
-        (answers(d="nothing"), "d: The best cell lies on an edge"),
+        (answers(d="nothing"), "d: The best cell is on an edge"),
         (answers(e="grows"), "e: Work out training minus validation"),
         (answers(f=0.4), "f: That is in percentage points"),
         (answers(f=34), "f: That is the difference between decays 0 and 0.05"),
-        (answers(g="test"), "g: What a choice was made on"),
-        (answers(g="training"), "g: A network can learn its training images by heart"),
+        (answers(g="test"), "g: Images that you choose by"),
+        (answers(g="training"), "g: A network can memorise its training images"),
         (answers(h=9), "h: That is once for each point"),
     ],
 }
 
 
-@pytest.mark.parametrize("answer", [trial(), trial(hand_on=list), trial(batch_size=lambda batch_size: 64)])
-def test_the_names_of_the_notebook_are_put_back(answer):
-    check.run(answer)
-    assert train_set == val_set == build_model == EPOCHS == IMAGE_SIZE == "the student's own"
-    assert SEED == 5
-
-
-def test_names_that_the_notebook_does_not_have_yet_are_taken_away_again():
-    names = {}
-    exec("def run(lr, batch_size, weight_decay, checkpoint):\n    yield from build_model()", names)
-    before = set(names)
-    assert check.run(names["run"]).status == "wrong"
-    assert set(names) == before
-
-
-def test_the_packages_run_goes_on_where_the_students_is_not_right_yet(tmp_path):
-    bench = check._Bench()
-    run = partial(check.package_run, bench.names | {"SEED": 0})
-    point = {"lr": 0.05, "batch_size": 4, "weight_decay": 0.0, "checkpoint": tmp_path / "trial.pt"}
-    epochs = list(run(**point))
-    assert [epoch.number for epoch in epochs] == [1, 2]
-    assert {len(one.values) for one in bench.passes if one.is_training} == {4}
-    bench.start()
-    assert list(run(**point)) == epochs
-    assert bench.trained() == []
-
-
 @pytest.mark.parametrize("name", ["trial.pt", "results/trial.pt"])
-def test_files_of_an_answer_do_not_stay_in_the_students_folder(tmp_path, monkeypatch, name):
+def test_no_file_of_an_answer_stays_in_the_students_folder(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     assert check.run(trial(keep=lambda checkpoint: {"checkpoint": name})).status == "wrong"
     assert Path.cwd() == tmp_path and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("answer", RIGHT["run"])
+def test_a_search_trains_with_every_right_answer_and_keeps_its_checkpoints(tmp_path, answer):
+    arguments = check._Trial(tmp_path / "trial.pt").arguments
+    point = {name: arguments.pop(name) for name in POINT}
+    checkpoint = arguments.pop("checkpoint")
+    assert [epoch.number for epoch in epochs_of(partial(answer, **arguments), point, checkpoint)] == [1, 2]
+    assert checkpoint.exists()
 
 
 def test_the_right_choice_differs_from_every_tempting_one():
     for table in check.TABLES:
         chosen = check.package_pick_best(table)
         for column in ("train_accuracy", "val_accuracy", "test_accuracy"):
-            assert check._point(table.loc[table[column].idxmax()]) != chosen
+            assert tuple(table.loc[table[column].idxmax(), POINT]) != chosen
 
 
 def test_a_missing_conclusion_is_unanswered():
