@@ -82,7 +82,7 @@ class GridSearch:
         self.journal = Journal(self.storage if part == (1, 1) else self.storage.with_name(own_name))
         self.told = set()  # remarks of the training doctor on the device
         self._costs = {}
-        self._forecast = None  # seconds
+        self._forecast: float | None = None  # seconds
 
     # Before
 
@@ -242,10 +242,10 @@ class GridSearch:
     def remove_checkpoints(self) -> None:
         """Of the points that have ended, keep the files of the best, and of failed trials, which may run again."""
         trials = self._trials()
-        best = best_point(results_table(self.points, trials), allow_unfinished=True) or {"": None}
+        best = best_point(results_table(self.points, trials), allow_unfinished=True) or {"": math.nan}
         same_point = {}  # trials that differ only in their seed
         for point in self.points:
-            same_point.setdefault(key_of({**point, "seed": None}), []).append(point)
+            same_point.setdefault(key_of({**point, "seed": 0}), []).append(point)
         for seeds in same_point.values():
             states = {trials[key_of(point)].state for point in seeds}
             if states <= {"completed", "diverged"} and not best.items() <= seeds[0].items():
@@ -334,19 +334,22 @@ def _notes(path: Path, launch: Mapping) -> Iterator[str]:
     Raises:
         ValueError: the journal has other settings, or a grid over other names.
     """
-    before = next((record["launch"] for record in reversed(read(path)) if "launch" in record), launch)
-    if changes := _changes(before["settings"], launch["settings"]):
-        raise ValueError(f"{path} holds trials of other settings ({changes}): name another file")
-    if before["grid"].keys() != launch["grid"].keys():
-        names, now = ", ".join(before["grid"]), ", ".join(launch["grid"])
-        raise ValueError(f"{path} holds trials over {names}, now the grid is over {now}: name another file")
-    if any({*before["grid"][name]} != {*values} for name, values in launch["grid"].items()):
+    records = read(path)
+    trained = {record["by"] for record in records if record.get("end") in ENDED}
+    for record in (record for record in records if "launch" in record):
+        before = record["launch"]
+        if changes := _changes(before["settings"], launch["settings"]):
+            raise ValueError(f"{path} holds trials of other settings ({changes}): name another file")
+        if before["grid"].keys() != launch["grid"].keys():
+            names, now = ", ".join(before["grid"]), ", ".join(launch["grid"])
+            raise ValueError(f"{path} holds trials over {names}, now the grid is over {now}: name another file")
+        if record["by"] in trained and (changes := _changes(before["run"], launch["run"])):
+            yield (
+                f"run has changed since trials in {path} ended ({changes}): they keep their old results. To train them "
+                "again, name another file"
+            )
+    if records and any({*before["grid"][name]} != {*values} for name, values in launch["grid"].items()):
         yield f"the grid has changed ({_changes(before['grid'], launch['grid'])}): what has ended of the old one stays"
-    if changes := _changes(before["run"], launch["run"]):
-        yield (
-            f"run has changed since {path} was written ({changes}): the trials that have ended keep their old results. "
-            "To train them again, name another file"
-        )
 
 
 def _changes(before: Mapping, now: Mapping) -> str:

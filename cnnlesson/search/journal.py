@@ -137,7 +137,7 @@ class Journal:
         return any(not {"launch", "leave"} & record.keys() for record in others)
 
     def _append(self, record: Mapping) -> None:
-        line = json.dumps({**record, "by": self.by, "time": round(time.time(), 2)})
+        line = json.dumps({**record, "by": self.by, "time": round(time.time(), 6)})
         with self._in_one_line():
             self._file.write(f"{line}\n".encode())
             os.fsync(self._file.fileno())

@@ -3,9 +3,10 @@
 import gc
 import inspect
 import math
+import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -26,7 +27,7 @@ class TrialError(ValueError):
     """A trial cannot be finished; the text is the reason in one line."""
 
 
-def epochs_of(run: Callable, point: Mapping[str, float], checkpoint: Path) -> Iterator[Epoch]:
+def epochs_of(run: Callable, point: Mapping[str, float], checkpoint: str | os.PathLike) -> Generator[Epoch, None, None]:
     """The epochs of one trial, `run(**point)`, called with `checkpoint` too if that is one of its parameters.
 
     Raises:
