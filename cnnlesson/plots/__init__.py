@@ -1,6 +1,7 @@
-"""The figures of the lesson. Each function draws on `ax` or `axes`, or on a new figure, and returns them.
+"""The figures of the lesson.
 
-The facts of each figure are available as text, with the same arguments: `plot_grid.text(results)`.
+Each function draws on `ax` (or `axes`, one per panel), or on a new figure, and returns what it drew on. The same facts
+are available as text, with the same arguments: `plot_grid.text(results)`.
 
 figures.py       what all figures share: the look (lesson.mplstyle), alt text, `show`
 pictures.py      images with their classes, leaks, filters, feature maps

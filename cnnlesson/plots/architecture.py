@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.patches import FancyArrowPatch, PathPatch, Polygon
 from matplotlib.path import Path
+from matplotlib.text import Text
 from torch import nn
 
 from cnnlesson.anatomy import find_layer, layer_table
@@ -161,36 +162,32 @@ def _above(row: list[_Layer], shortcuts: dict[str, str]) -> float:
     return max(tops)
 
 
-def _plot_box(ax: Axes, layer: _Layer, middle: float, y: float, stretch: float) -> None:
+def _plot_box(ax: Axes, layer: _Layer, middle: float, ground: float, stretch: float) -> None:
     """A box seen from the front, slightly from above and from the right."""
     width, height, depth = layer.box
     width *= stretch
-    x = middle - (width + depth) / 2
-    front = [(x, y), (x + width, y), (x + width, y + height), (x, y + height)]
-    top = [(x, y + height), (x + width, y + height), (x + width + depth, y + height + depth)]
-    top += [(x + depth, y + height + depth)]
-    side = [(x + width, y), (x + width + depth, y + depth), (x + width + depth, y + height + depth)]
-    side += [(x + width, y + height)]
-    for corners, shade in ((front, 1.0), (top, 1.08), (side, 0.82)):
+    left = middle - (width + depth) / 2
+    right, top = left + width, ground + height
+    front = [(left, ground), (right, ground), (right, top), (left, top)]
+    above = [(left, top), (right, top), (right + depth, top + depth), (left + depth, top + depth)]
+    side = [(right, ground), (right + depth, ground + depth), (right + depth, top + depth), (right, top)]
+    for corners, shade in ((front, 1.0), (above, 1.08), (side, 0.82)):
         colour = [min(1, shade * part) for part in to_rgb(_FILLS[layer.kind])]
         ax.add_patch(Polygon(corners, facecolor=colour, edgecolor=_INK, linewidth=0.7, zorder=2))
 
 
-def _plot_text(ax: Axes, x: float, ground: float, line: int, text: str) -> None:
+def _plot_text(ax: Axes, x: float, ground: float, line: int, text: str) -> Text:
     weight = "bold" if line == 0 else "normal"
-    ax.text(x, ground - 0.07 - line * _LINE, text, weight=weight, ha="center", va="top", fontsize=10)
+    return ax.text(x, ground - 0.07 - line * _LINE, text, weight=weight, ha="center", va="top", fontsize=10)
 
 
 def _plot_stage(ax: Axes, last: _Layer, start: float, stop: float, ground: float) -> None:
-    """The name of a stage between two lines that span all its layers, and the size of its output."""
-    middle = (start + stop) / 2
-    _plot_text(ax, middle, ground, 0, last.stage)
-    _plot_text(ax, middle, ground, 4, f"{last.size}×{last.size}")
-    reach = _CHARACTER * len(last.stage) / 2 + 0.08
+    """The name of a stage on a line that spans all its layers, and the size of its output."""
     height = ground - 0.07 - _LINE / 2
-    for left, right in ((start + 0.06, middle - reach), (middle + reach, stop - 0.06)):
-        if right > left:
-            ax.plot([left, right], [height, height], color=_INK, linewidth=1)
+    ax.plot([start + 0.06, stop - 0.06], [height, height], color=_INK, linewidth=1)
+    name = _plot_text(ax, (start + stop) / 2, ground, 0, last.stage)
+    name.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 2})
+    _plot_text(ax, (start + stop) / 2, ground, 4, f"{last.size}×{last.size}")
 
 
 def _plot_arc(ax: Axes, start: float, stop: float, low: float, top: float, how: str) -> None:
@@ -294,7 +291,6 @@ def plot_layers(table: pd.DataFrame, axes: Sequence[Axes] | None = None, picked:
 
     Args:
         table: from `cnnlesson.anatomy.layer_table`.
-        axes: three, side by side.
         picked: the layer whose bars have another colour.
     """
     table = table.drop(index="total", errors="ignore")

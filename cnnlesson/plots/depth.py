@@ -39,7 +39,6 @@ def plot_depth_curves(results: pd.DataFrame, axes: Sequence[Axes] | None = None)
     Args:
         results: a row per network and epoch, with the columns depth, residual, seed, epoch, train_error and test_error
             (shares between 0 and 1), such as `cnnlesson.reference.load("cifar10_depth").table`.
-        axes: two, side by side.
     """
     axes = axes if axes is not None else plt.subplots(1, 2, figsize=WIDE, sharey=True)[1]
     errors = _mean_errors(results)
@@ -117,7 +116,6 @@ def plot_signals(signals: pd.DataFrame, axes: Sequence[Axes] | None = None) -> S
     Args:
         signals: a row per network and layer, from input to output, with the columns network ("plain" or "residual"),
             activation and gradient, from `cnnlesson.signals.activation_sizes` and `gradient_norms`.
-        axes: two, side by side.
     """
     axes = axes if axes is not None else plt.subplots(1, 2, figsize=(9.6, 3.6))[1]
     titles = {"activation": "size of the activations", "gradient": "norm of the gradient"}
@@ -146,7 +144,6 @@ def plot_gradient_norms(gradients: pd.DataFrame, axes: Sequence[Axes] | None = N
     Args:
         gradients: a row per network, epoch and layer, with the columns depth, residual, seed, epochs_done, layer and
             norm, such as `cnnlesson.reference.load("cifar10_gradients").table`; of several seeds the first is drawn.
-        axes: two, side by side.
     """
     axes = axes if axes is not None else plt.subplots(1, 2, figsize=WIDE, sharey=True)[1]
     gradients = _deepest(gradients)
@@ -190,8 +187,8 @@ def plot_residual_sizes(sizes: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """
     ax = ax or new_axes(WIDE)
     places = range(1, len(sizes) + 1)
-    ax.plot(places, sizes["x_size"], "o-", color="grey", label="x, carried by\nthe shortcut")
-    ax.plot(places, sizes["residual_size"], "o-", color=RESIDUAL_COLOUR, label="F(x), added by\nthe block")
+    ax.plot(places, sizes["x_size"], "o-", color="grey", label="x (shortcut)")
+    ax.plot(places, sizes["residual_size"], "o-", color=RESIDUAL_COLOUR, label="F(x) (block)")
     stages = sizes["block"].str.split(".").str[0]
     for place in places[1:]:
         if stages.iloc[place - 1] != stages.iloc[place - 2]:

@@ -164,9 +164,8 @@ def label_ends(ax: Axes) -> None:
     rightmost = max((x for x, _, _ in ends), default=0)
     for x in {x for x, _, _ in ends}:
         at_x = sorted([(y, line) for other, y, line in ends if other == x], key=lambda end: end[0])
-        heights = [line_height * (1 + line.get_label().count("\n")) for _, line in at_x]
         lift = line_height if x < rightmost else 0
-        for (_, line), y in zip(at_x, _apart([y + lift for y, _ in at_x], heights), strict=True):
+        for (_, line), y in zip(at_x, _apart([y + lift for y, _ in at_x], line_height), strict=True):
             ax.annotate(
                 line.get_label(),
                 (x, y),
@@ -191,17 +190,17 @@ def label_log_axis(axis: Axis) -> None:
     axis.set_minor_formatter("")
 
 
-def _apart(centres: list[float], heights: list[float]) -> list[float]:
-    """The increasing `centres` of labels, moved until labels of these heights do not overlap, between 0 and about 1."""
-    bottoms, floor = [], 0.0
-    for centre, height in zip(centres, heights, strict=True):
-        bottoms.append(max(centre - height / 2, floor))
-        floor = bottoms[-1] + height
-    ceiling = 1 + heights[-1] / 2
-    for place in reversed(range(len(bottoms))):  # labels that were pushed beyond the top move down again
-        bottoms[place] = min(bottoms[place], ceiling - heights[place])
-        ceiling = bottoms[place]
-    return [bottom + height / 2 for bottom, height in zip(bottoms, heights, strict=True)]
+def _apart(centres: list[float], height: float) -> list[float]:
+    """The increasing `centres` of labels of this height, moved until they do not overlap, between 0 and 1."""
+    moved, lowest = [], height / 2
+    for centre in centres:
+        moved.append(max(centre, lowest))
+        lowest = moved[-1] + height
+    highest = 1.0
+    for place in reversed(range(len(moved))):  # labels that were pushed beyond the top move down again
+        moved[place] = min(moved[place], highest)
+        highest = moved[place] - height
+    return moved
 
 
 def as_type(colour: ColorType) -> str:

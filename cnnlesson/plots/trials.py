@@ -189,7 +189,6 @@ def plot_trials(results: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Se
     Args:
         results: a row per trial and epoch, with the columns lr, batch_size, epoch, val_accuracy, diverged and state,
             and with seed if there are several.
-        axes: one per learning rate, side by side.
     """
     curves = trial_curves(results).reset_index()
     notes = _notes(results)

@@ -97,7 +97,6 @@ def plot_convolution(
         size: height and width of the input in pixels.
         kernel, stride, padding: of the convolution, in pixels.
         position: of the window among all, counted from 0, row by row.
-        axes: two, side by side.
 
     Raises:
         ValueError: a value is too small, the kernel does not fit into the padded input, or there is no such position.
@@ -183,7 +182,6 @@ def plot_receptive_field(
             edge of the image.
         activation: one channel of a layer's output, (H', W').
         row, column: the position in it, counted from 0.
-        axes: two, side by side.
 
     Raises:
         ValueError: the map has no such position.

@@ -11,7 +11,7 @@ from cnnlesson.plots.figures import as_html
 from cnnlesson.runtime.display import duration, one_line, output_area
 from cnnlesson.training import Epoch
 
-MAX_COST = 0.01  # the share of the time so far that the board may use, without its last picture
+MAX_COST = 0.01  # the share of the time so far that pictures may use, without the last one
 SECONDS = 0.5  # between two updates of the text during an epoch, at least
 
 
@@ -63,8 +63,8 @@ class _Board:
     def __init__(self, text, picture):
         self.text, self.picture = text, picture
         self.start = self.written = self.pass_start = time.perf_counter()
-        self.cost = 0.0  # seconds that the board has used
-        self.cost_of_picture = 0.2  # a guess, until one is drawn
+        self.drawing = 0.0  # seconds, for all pictures
+        self.cost_of_picture = 0.2  # seconds, a guess until one is drawn
         self.last = None  # the last epoch that is complete
         self.lines = []  # about it
         self.drawn = 0  # the number of epochs in the picture
@@ -76,7 +76,7 @@ class _Board:
         now = time.perf_counter()
         if number == 0:
             self.pass_start = now
-        elif now - self.written > SECONDS and self._can_afford(0, now):
+        elif now - self.written > SECONDS:
             seconds = now - self.pass_start
             speed = number * batches.batch_size / seconds
             line = f"now: {number} of {len(batches)} batches, {speed:,.0f} images per second"
@@ -89,7 +89,7 @@ class _Board:
     def epoch(self, history: Sequence[Epoch], remarks: Sequence[str]) -> None:
         self.last, self.lines = history[-1], [_epoch_text(history[-1]), *remarks]
         self._write(self.lines)
-        if self._can_afford(self.cost_of_picture, time.perf_counter()):
+        if self.drawing + self.cost_of_picture <= MAX_COST * (time.perf_counter() - self.start):
             self._draw(history)
 
     def end(self, history: Sequence[Epoch], how: str) -> None:
@@ -97,16 +97,11 @@ class _Board:
             self._draw(history)
         self._write([*self.lines, f"the training has {how}"])
 
-    def _can_afford(self, seconds: float, now: float) -> bool:
-        return self.cost + seconds <= MAX_COST * (now - self.start)
-
     def _write(self, lines: Sequence[str]) -> None:
-        start = time.perf_counter()
         text = "\n".join(lines)
         page = f'<pre role="status" style="white-space: pre-wrap; margin: 0; padding: 0">{html.escape(text)}</pre>'
         self.text.update({"text/html": page, "text/plain": text}, raw=True)
         self.written = time.perf_counter()
-        self.cost += self.written - start
 
     def _draw(self, history: Sequence[Epoch]) -> None:
         start = time.perf_counter()
@@ -114,7 +109,7 @@ class _Board:
         self.picture.update({"text/html": as_html(axes), "text/plain": plot_history.text(history)}, raw=True)
         self.drawn = len(history)
         self.cost_of_picture = time.perf_counter() - start
-        self.cost += self.cost_of_picture
+        self.drawing += self.cost_of_picture
 
 
 def _epoch_text(epoch: Epoch) -> str:

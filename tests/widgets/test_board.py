@@ -112,7 +112,6 @@ def test_the_doctors_remarks_are_on_the_board(areas):
 
 def test_during_an_epoch_the_text_reports_its_progress(areas, image_set, monkeypatch):
     monkeypatch.setattr(board, "SECONDS", 0)
-    monkeypatch.setattr(board, "MAX_COST", 1000)
     model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3))
     train_batches = Batches(image_set, 10, 16, seed=0, device="cpu")
     val_batches = Batches(image_set, 30, 16, device="cpu")
