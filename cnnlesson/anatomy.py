@@ -120,13 +120,15 @@ def _row(name: str, layer: nn.Module, before: torch.Size, after: torch.Size, is_
         "after": after,
     }
     if isinstance(layer, (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)):
-        row["kernel"] = _height(layer.kernel_size)
+        kernel = _height(layer.kernel_size)
+        pads = {"same": kernel // 2, "valid": 0}
+        row["kernel"] = kernel
         row["stride"] = _height(layer.stride)
-        row["pad"] = row["kernel"] // 2 if layer.padding == "same" else _height(layer.padding)
+        row["pad"] = pads[layer.padding] if isinstance(layer.padding, str) else _height(layer.padding)
     return row
 
 
-def _height(setting: int | tuple[int, int]) -> int:
+def _height(setting: int | tuple[int, ...]) -> int:
     """The height of a window: torch stores one number, or (height, width)."""
     return setting[0] if isinstance(setting, tuple) else setting
 
@@ -206,7 +208,7 @@ def _averaging(model: nn.Module) -> Iterator[None]:
     layers = [layer for layer in model.modules() if isinstance(layer, kinds)]
     try:
         for layer in layers:
-            layer.forward = partial(_average, layer)
+            layer.forward = partial(_average, layer)  # type: ignore[method-assign]  # until the block ends
         yield
     finally:
         for layer in layers:

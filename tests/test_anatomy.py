@@ -90,9 +90,10 @@ def test_weights_used_twice_count_once_and_their_multiply_adds_twice():
     assert arithmetic(layer, table.iloc[1])["params_k"] == "counted at the first use of the layer"
 
 
-def test_padding_same_is_shown_as_a_number():
-    model = nn.Sequential(nn.Conv2d(3, 8, kernel_size=5, padding="same"))
-    assert layer_table(model, (3, 16, 16)).loc["0", ["pad", "out_size"]].tolist() == [2, 16]
+@pytest.mark.parametrize(("padding", "pad", "out_size"), [("same", 2, 16), ("valid", 0, 12)])
+def test_padding_by_name_is_shown_as_a_number(padding, pad, out_size):
+    model = nn.Sequential(nn.Conv2d(3, 8, kernel_size=5, padding=padding))
+    assert layer_table(model, (3, 16, 16)).loc["0", ["pad", "out_size"]].tolist() == [pad, out_size]
 
 
 def test_layer_table_leaves_the_model_unchanged():
