@@ -61,7 +61,7 @@ def _fetch(url: str, part: Path, size: int) -> None:
             bar.refresh()
             try:
                 _fetch_rest(url, part, start, size, bar)
-                cause = ConnectionError("the connection ended early")
+                cause: OSError = ConnectionError("the connection ended early")
             except requests.RequestException as error:
                 if error.response is not None and error.response.status_code < 500:
                     raise  # such as 404: another attempt would get the same answer

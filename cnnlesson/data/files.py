@@ -31,7 +31,7 @@ class Files:
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist: check the spelling, and the folder you are in")
         self.path = path
-        self._zip = None
+        self._zip: zipfile.ZipFile | None = None
         self._top = ""
         if path.is_dir():
             self.names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
@@ -72,7 +72,7 @@ class Files:
     def __enter__(self) -> "Files":
         return self
 
-    def __exit__(self, *error) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._zip is not None:
             self._zip.close()
 
@@ -92,7 +92,7 @@ def decode_train_test(
     Raises:
         ValueError: a file cannot be decoded, or its size differs from the first; the message names the file.
     """
-    images = None
+    images = torch.empty(0)
     for number, (name, _) in enumerate(tqdm(train + test, desc="decoding", unit=" images", leave=False)):
         try:
             data = torch.frombuffer(bytearray(files.read(name)), dtype=torch.uint8)
@@ -100,7 +100,7 @@ def decode_train_test(
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"{files.path}: {name} cannot be decoded as an image: {reason}") from None
-        if images is None:
+        if number == 0:
             images = torch.empty((len(train + test), *image.shape), dtype=torch.uint8)
         if image.shape != images.shape[1:]:
             height, width = images.shape[2:]
@@ -143,7 +143,7 @@ def save_cache(data: TrainTest, path: Path, source: Path) -> TrainTest:
             f"the decoded images ({size / 1e6:,.0f} MB) could not be written to {path}: free some space on that disk, "
             f"or use another folder ({error})"
         ) from error
-    return load_cache(path, source)
+    return load_cache(path, source) or data
 
 
 def load_cache(path: Path, source: Path) -> TrainTest | None:

@@ -34,53 +34,53 @@ def shapes(seed: int) -> TrainTest:
 # the distance to the figure's edge: negative inside, positive outside.
 
 
-def circle(u, v):
+def circle(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return torch.hypot(u, v) - 0.9
 
 
-def square(u, v):
+def square(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return torch.maximum(u.abs(), v.abs()) - 0.8
 
 
-def triangle(u, v):
+def triangle(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     sides = [u * math.cos(angle) + v * math.sin(angle) for angle in (0, 2 * math.pi / 3, 4 * math.pi / 3)]
     return torch.stack(sides).amax(dim=0) - 0.55
 
 
-def star(u, v):
+def star(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     fifth = 2 * math.pi / 5
     from_tip = ((torch.atan2(v, u) + fifth / 2) % fifth - fifth / 2).abs()
     return torch.hypot(u, v) - (1.1 - 0.7 * from_tip / (fifth / 2))
 
 
-def cross(u, v):
+def cross(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     upright = torch.maximum(u.abs() - 0.3, v.abs() - 1)
     across = torch.maximum(u.abs() - 1, v.abs() - 0.3)
     return torch.minimum(upright, across)
 
 
-def ring(u, v):
+def ring(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return (torch.hypot(u, v) - 0.75).abs() - 0.2
 
 
-def _in_disc(u, v, texture):
+def _in_disc(u: torch.Tensor, v: torch.Tensor, texture: torch.Tensor) -> torch.Tensor:
     """The part of a disc in which `texture`, a wave with about 2.2 periods per unit, is positive."""
     return torch.maximum(torch.hypot(u, v) - 1, -texture / 14)
 
 
-def stripes(u, v):
+def stripes(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return _in_disc(u, v, torch.sin(14 * u))
 
 
-def checks(u, v):
+def checks(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return _in_disc(u, v, torch.sin(10 * u) * torch.sin(10 * v))
 
 
-def dots(u, v):
+def dots(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return _in_disc(u, v, torch.sin(14 * u) * torch.sin(14 * v) - 0.4)
 
 
-def ripples(u, v):
+def ripples(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     return _in_disc(u, v, torch.sin(14 * torch.hypot(u, v)))
 
 
