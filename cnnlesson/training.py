@@ -80,7 +80,7 @@ def train(
     An infinite or NaN loss ends the training: its epoch has `diverged=True` and is the last one.
     """
     # Channels last: convolutions are faster in this memory layout.
-    model.to(memory_format=torch.channels_last)
+    model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack memory_format
 
     # Continue after the epochs in the checkpoint, if there are any.
     history = []
@@ -206,9 +206,9 @@ def predict(model: nn.Module, batches: Iterable) -> Predictions:
 class _Sums:
     """Adds up batches on their device. Each image counts equally, also in a smaller last batch."""
 
-    def __init__(self):
-        self.loss = 0
-        self.correct = 0
+    def __init__(self) -> None:
+        self.loss: torch.Tensor | int = 0
+        self.correct: torch.Tensor | int = 0
         self.num_images = 0
 
     def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:

@@ -117,7 +117,9 @@ def half_of(layer: nn.Conv2d | nn.Linear, half: int) -> nn.Conv2d | nn.Linear:
     weight, bias = layer.weight.chunk(2)[half], layer.bias.chunk(2)[half]
     filters, channels = weight.shape[:2]
     if isinstance(layer, nn.Conv2d):
-        part = nn.Conv2d(channels, filters, layer.kernel_size, layer.stride, layer.padding)
+        window = layer.kernel_size, layer.stride, layer.padding
+        # torch's stubs do not say that these are pairs.
+        part: nn.Conv2d | nn.Linear = nn.Conv2d(channels, filters, *window)  # type: ignore[arg-type]
     else:
         part = nn.Linear(channels, filters)
     part.load_state_dict({"weight": weight, "bias": bias})

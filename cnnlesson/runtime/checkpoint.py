@@ -41,8 +41,9 @@ class Checkpoint:
         if scheduler is not None:
             self.parts["scheduler"] = scheduler
         self.scaler = gradient_scaler(model, optimizer)
-        known = hasattr(train_batches, "fingerprint")
-        batches = train_batches.fingerprint() if known else {"length": length_hint(train_batches, -1)}
+        batches = {"length": length_hint(train_batches, -1)}
+        if hasattr(train_batches, "fingerprint"):
+            batches = train_batches.fingerprint()
         self.settings = {
             "optimizer": type(optimizer).__name__,
             **_flatten([group | {"params": len(group["params"])} for group in optimizer.param_groups], "optimizer"),

@@ -1,6 +1,10 @@
 """What a person reads: messages in one line, numbers with their nouns, and the output area of a notebook cell."""
 
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from IPython.display import DisplayHandle
 
 
 def in_notebook() -> bool:
@@ -10,7 +14,7 @@ def in_notebook() -> bool:
     return getattr(shell, "kernel", None) is not None
 
 
-def output_area():
+def output_area() -> "DisplayHandle | None":
     """An area in the output of the current notebook cell that can be updated, or None outside a notebook.
 
     It is IPython's DisplayHandle: `area.update({"text/html": ..., "text/plain": ...}, raw=True)` replaces its content.

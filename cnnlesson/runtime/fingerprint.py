@@ -29,7 +29,7 @@ def _describe(value: object) -> str:
         return str(value)
     if hasattr(value, "fingerprint"):
         return value.fingerprint()
-    if hasattr(value, "__code__"):
+    if callable(value) and hasattr(value, "__code__"):
         return _digest(_code_of(value, set()))
     if isinstance(value, functools.partial):
         return _digest(fingerprint(value))
@@ -38,7 +38,7 @@ def _describe(value: object) -> str:
 
 def _code_of(function: Callable, seen: set) -> list:
     seen.add(function)
-    found = [_instructions(function.__code__), function.__defaults__]
+    found: list = [_instructions(function.__code__), function.__defaults__]
     found += [_describe(cell.cell_contents) for cell in function.__closure__ or ()]
     for name in function.__code__.co_names:
         called = function.__globals__.get(name)
