@@ -171,20 +171,19 @@ class GridSearch:
             trials = self._trials().values()
             ended = sum(trial.state in ENDED for trial in trials)
             epochs = next((cost.epochs for cost in self._costs.values()), 1)
-            with Progress(len(trials), ended, lambda: overview(self.results()), ray is None, epochs) as progress:
+            with Progress(len(trials), ended, lambda: overview(self.results()), epochs) as progress:
                 if was_cut:
                     progress.say(f"the last line of {self.journal.path} was cut in the middle and is dropped")
                 if ended:
                     progress.say(f"{ended} of {len(trials)} trials have ended already and are not run again")
                 for note in notes if ended < len(trials) else ():
                     progress.say(note)
-                if ray is not None:
-                    from cnnlesson.search.on_ray import run_on_ray
-
-                    run_on_ray(self, progress, retry_failed, ray, gpus_per_trial)
-                else:
+                if ray is None:
                     for point in self.claims(retry_failed):
                         self._run_here(Attempt(self, point, progress))
+                else:
+                    run_on_ray = _import_ray()
+                    run_on_ray(self, lambda point: Attempt(self, point, progress), retry_failed, ray, gpus_per_trial)
         if expected and ended < len(trials):
             print(f"forecast {duration(expected)}, actual {duration(time.perf_counter() - start)}")
         states = Counter(trial.state for trial in self._trials().values())
@@ -297,6 +296,14 @@ class Attempt:
         self.search.journal.write({**record, "point": self.point})
         self.progress.end(self.name, text)
         self.search.remove_checkpoints()
+
+
+def _import_ray() -> Callable:
+    try:
+        from cnnlesson.search.on_ray import run_on_ray
+    except ModuleNotFoundError as error:
+        raise ValueError("Ray is not installed: pip install 'cnnlesson[ray]', or leave ray out") from error
+    return run_on_ray
 
 
 def status(storage: str | os.PathLike) -> str:
