@@ -7,6 +7,10 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cnnlesson.data import TrainTest
 
 EXAMPLE = """\
 example:
@@ -296,8 +300,8 @@ def run_deepen(options: argparse.Namespace) -> None:
     run(load_cifar(options), network, options.to, options.epochs, options.lr, options.out, options.device)
 
 
-def load_cifar(options: argparse.Namespace):
-    """The images that --data and --images name: a TrainTest."""
+def load_cifar(options: argparse.Namespace) -> "TrainTest":
+    """The images that --data and --images name."""
     from cnnlesson.data import TrainTest, cifar10, image_folder, take
     from cnnlesson.runtime.memory import reuse_freed_memory
 

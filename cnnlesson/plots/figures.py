@@ -11,7 +11,7 @@ import inspect
 import io
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import matplotlib
@@ -132,7 +132,7 @@ def new_axes(size: tuple[float, float] | None = None) -> Axes:
     return plt.subplots(figsize=size)[1]
 
 
-def blank(rows: int = 1, columns: int = 1, size: tuple[float, float] | None = None, **options):
+def blank(rows: int = 1, columns: int = 1, size: tuple[float, float] | None = None, **options) -> Any:
     """Axes in the look of the lesson, of a figure that nothing displays by itself; `options` as in `plt.subplots`."""
     with matplotlib.rc_context(_STYLE):
         return Figure(figsize=size).subplots(rows, columns, **options)

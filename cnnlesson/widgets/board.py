@@ -3,6 +3,7 @@
 import html
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from cnnlesson.data.batches import Batches, watch_batches
 from cnnlesson.doctor import diagnose
@@ -10,6 +11,9 @@ from cnnlesson.plots import blank, plot_history
 from cnnlesson.plots.figures import as_html
 from cnnlesson.runtime.display import duration, one_line, output_area
 from cnnlesson.training import Epoch
+
+if TYPE_CHECKING:
+    from IPython.display import DisplayHandle
 
 MAX_COST = 0.01  # the share of the time so far that pictures may use, without the last one
 SECONDS = 0.5  # between two updates of the text during an epoch, at least
@@ -60,7 +64,7 @@ class _Lines:
 class _Board:
     """A picture and a text in two output areas of a notebook, which are updated."""
 
-    def __init__(self, text, picture):
+    def __init__(self, text: "DisplayHandle", picture: "DisplayHandle"):
         self.text, self.picture = text, picture
         self.start = self.written = self.pass_start = time.perf_counter()
         self.drawing = 0.0  # seconds, for all pictures
