@@ -1,17 +1,14 @@
-"""What a search shows while it runs: a bar for the grid, one for the running trial, and in a notebook a table."""
+"""What a search shows while it runs: a bar in a terminal or a notebook, and in a notebook the table of its points."""
 
 import sys
 import textwrap
 from collections.abc import Callable
-from contextlib import ExitStack
 
 from tqdm.auto import tqdm
 
 from cnnlesson.data.batches import Batches, watch_batches
 from cnnlesson.runtime.display import output_area
 from cnnlesson.training import Epoch
-
-_BAR = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
 
 
 class Progress:
@@ -21,49 +18,46 @@ class Progress:
         num_points: of the grid.
         num_ended: points that are not run again.
         table: returns the state of all points, for a notebook.
-        one_by_one: whether trials run in this process, one after the other: then their batches have a bar.
-        epochs: per trial, if it is known before the first one ends.
+        epochs: per trial, if it is known before the first epoch ends.
     """
 
-    def __init__(self, num_points: int, num_ended: int, table: Callable, one_by_one: bool, epochs: int):
-        self.table = table
-        self.epochs = epochs
+    def __init__(self, num_points: int, num_ended: int, table: Callable, epochs: int):
+        self.table, self.epochs = table, epochs
         self.area = output_area()
-        # Outside a notebook, bars are only for a terminal (None): in a file they would be a line per update.
+        self.ended = num_ended
+        self.running = {}  # by name, the share of a running trial that is done
+        # Outside a notebook, the bar is only for a terminal (None): in a file it would be a line per update.
         off = num_ended == num_points or (None if self.area is None else False)
-        self.grid = tqdm(total=num_points, initial=num_ended, desc="grid", bar_format=_BAR, disable=off)
-        self.trial = tqdm(total=1, desc="trial", bar_format=_BAR, leave=False, disable=off if one_by_one else True)
-        self.running = {}  # how many epochs each running trial has finished
-        self._stack = ExitStack()
+        bar = "{desc}: {percentage:3.0f}%|{bar}| {elapsed}<{remaining}{postfix}"
+        self.bar = tqdm(total=num_points, initial=num_ended, desc="grid", bar_format=bar, disable=off)
+        self.watcher = watch_batches(self._batch)
 
     def __enter__(self) -> "Progress":
-        self._stack.enter_context(watch_batches(self._batch))
-        self._stack.callback(self.grid.close)
-        self._stack.callback(self.trial.close)
+        self.watcher.__enter__()
         self._show_table()
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        self._stack.close()
+    def __exit__(self, *exception) -> None:
+        self.watcher.__exit__(*exception)
+        self.bar.close()
 
     def start(self, name: str) -> None:
-        self.running[name] = 0
-        self.trial.reset(total=1)
-        self.trial.set_postfix_str("", refresh=False)
-        self.trial.set_description_str(name)
+        self.running[name] = 0.0
+        self.bar.set_postfix_str(name)
         self._show_table()
 
     def epoch(self, name: str, epoch: Epoch) -> None:
-        self.running[name], self.epochs = epoch.number, epoch.epochs
+        self.epochs = epoch.epochs
+        self.running[name] = epoch.number / epoch.epochs
         text = f"epoch {epoch.number} of {epoch.epochs}, validation {epoch.val_accuracy:.1%}"
-        self.grid.set_postfix_str(f"{name}: {text}" if self.trial.disable else "")
-        self.trial.set_postfix_str(text, refresh=False)
-        self._fill(epoch.number / epoch.epochs)
+        self.bar.set_postfix_str(f"{name}: {text}", refresh=False)
+        self._draw()
         self._show_table()
 
     def end(self, name: str, text: str) -> None:
         del self.running[name]
-        self.grid.update()
+        self.ended += 1
+        self._draw()
         self.say(f"{name}: {text}")
         self._show_table()
 
@@ -74,13 +68,12 @@ class Progress:
 
     def _batch(self, batches: Batches, number: int) -> bool:
         is_training = batches.seed is not None  # validation batches are not shuffled
-        if self.running and is_training:
-            finished = next(iter(self.running.values()))
-            self._fill((finished + number / len(batches)) / self.epochs)
+        if is_training and len(self.running) == 1:
+            self._draw(number / len(batches) / self.epochs)
         return True
 
-    def _fill(self, share: float) -> None:
-        self.trial.update(share - self.trial.n)
+    def _draw(self, more: float = 0.0) -> None:
+        self.bar.update(self.ended + sum(self.running.values()) + more - self.bar.n)
 
     def _show_table(self) -> None:
         if self.area is not None:

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import platform
+import sys
 import time
 
 import numpy as np
@@ -294,3 +295,10 @@ def test_a_change_of_the_dtype_is_told(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("cnnlesson.search.grid.training_dtype", lambda device: torch.float16)
     GridSearch(run, GRID, path).run()
     assert "(dtype torch.float32, now torch.float16)" in capsys.readouterr().out
+
+
+def test_without_ray_installed_it_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "cnnlesson.search.on_ray", raising=False)
+    with pytest.raises(ValueError, match=r"Ray is not installed: pip install 'cnnlesson\[ray\]', or leave ray out"):
+        GridSearch(run, GRID, tmp_path / "grid.journal").run(ray="auto")
