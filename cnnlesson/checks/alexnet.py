@@ -96,9 +96,9 @@ def conv_cost(answer: Callable) -> None:
     if any(not isinstance(result, tuple | list) or len(result) != 3 for result in results):
         raise Wrong("It must return three numbers: return memory_kb, parameters, multiply_adds")
     figures = {
-        "the memory": (memory, memory_mistakes),
-        "the number of parameters": (parameters, parameter_mistakes),
-        "the number of multiply-adds": (multiply_adds, multiply_add_mistakes),
+        "The memory": (memory, memory_mistakes),
+        "The number of parameters": (parameters, parameter_mistakes),
+        "The number of multiply-adds": (multiply_adds, multiply_add_mistakes),
     }
     for (name, (right, mistakes)), given in zip(figures.items(), zip(*results, strict=True), strict=True):
         expect(given, cases, right, mistakes, same=_close, name=f"{name} in conv_cost")

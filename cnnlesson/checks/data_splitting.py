@@ -257,17 +257,16 @@ def _need_sizes(parts: list[list[int]], num_images: int, fractions: Sequence[flo
         of_the_rest.append(fraction * rest)
         rest -= of_the_rest[-1]
 
-    def fits(sizes: Sequence[int], expected: Sequence[float]) -> bool:
-        limit = len(parts) + slack
-        return all(abs(size - number) < limit for size, number in zip(sizes, expected, strict=True))
+    def fits(expected: Sequence[float]) -> bool:
+        return all(abs(size - number) < len(parts) + slack for size, number in zip(sizes, expected, strict=True))
 
-    if fits(sizes, expected):
+    if fits(expected):
         return
-    if fits(sizes, [num_images / len(parts)] * len(parts)):
+    if fits([num_images / len(parts)] * len(parts)):
         raise Wrong(f"All parts have about {sizes[0]} images: the fractions are not used.")
-    if any(fits(sizes, order) for order in (expected[::-1], sorted(expected), [*expected[1:], expected[0]])):
+    if any(fits(order) for order in (expected[::-1], sorted(expected), [*expected[1:], expected[0]])):
         raise Wrong(f"The parts, of {sizes} images, are not in the order of the fractions {tuple(fractions)}.")
-    if fits(sizes, [*of_the_rest, rest]):
+    if fits([*of_the_rest, rest]):
         raise Wrong(f"The sizes are {sizes}: each fraction is taken of the images that remain, not of all images.")
     raise Wrong(f"The sizes are {sizes} for the fractions {tuple(fractions)} of {num_images} images.")
 
@@ -280,7 +279,7 @@ def _need_use_of_the_seed(draw: Callable[[int], list[list[int]]]) -> None:
 
     first = draw_all()
     if draw_all() != first:
-        raise Wrong("Two calls with the same seed return different parts: only the seed must determine them.")
+        raise Wrong("Two calls with the same seed return different parts: let the seed determine them.")
     if all(parts == first[0] for parts in first):
         raise Wrong("Every seed yields the same parts: the argument seed is not used.")
     states = {
