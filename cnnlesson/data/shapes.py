@@ -1,6 +1,7 @@
 """Ten classes of figures and textures, generated: a data set that needs no download."""
 
 import math
+from collections.abc import Callable
 
 import torch
 
@@ -23,44 +24,26 @@ def shapes(seed: int) -> TrainTest:
     chunks = [_draw_chunk(500, generator) for _ in range((NUM_TRAIN + NUM_TEST) // 500)]
     images = torch.cat(chunks)  # (6000, 3, 64, 64)
     labels = torch.arange(len(images)) % len(FIGURES)
-    classes = tuple(figure.__name__ for figure in FIGURES)
+    classes = tuple(FIGURES)
     return TrainTest(
         train=ImageSet(images[:NUM_TRAIN], labels[:NUM_TRAIN], classes),
         test=ImageSet(images[NUM_TRAIN:], labels[NUM_TRAIN:], classes),
     )
 
 
-# Each figure is a function of the position (u, v) in a frame in which it extends from about -1 to 1. It returns roughly
-# the distance to the figure's edge: negative inside, positive outside.
-
-
-def circle(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    return torch.hypot(u, v) - 0.9
-
-
-def square(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    return torch.maximum(u.abs(), v.abs()) - 0.8
-
-
-def triangle(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+def _triangle(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     sides = [u * math.cos(angle) + v * math.sin(angle) for angle in (0, 2 * math.pi / 3, 4 * math.pi / 3)]
     return torch.stack(sides).amax(dim=0) - 0.55
 
 
-def star(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
+def _star(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
     fifth = 2 * math.pi / 5
     from_tip = ((torch.atan2(v, u) + fifth / 2) % fifth - fifth / 2).abs()
     return torch.hypot(u, v) - (1.1 - 0.7 * from_tip / (fifth / 2))
 
 
-def cross(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    upright = torch.maximum(u.abs() - 0.3, v.abs() - 1)
-    across = torch.maximum(u.abs() - 1, v.abs() - 0.3)
-    return torch.minimum(upright, across)
-
-
-def ring(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    return (torch.hypot(u, v) - 0.75).abs() - 0.2
+def _bar(u: torch.Tensor, v: torch.Tensor, thickness: float) -> torch.Tensor:
+    return torch.maximum(u.abs() - 1, v.abs() - thickness)
 
 
 def _in_disc(u: torch.Tensor, v: torch.Tensor, texture: torch.Tensor) -> torch.Tensor:
@@ -68,23 +51,20 @@ def _in_disc(u: torch.Tensor, v: torch.Tensor, texture: torch.Tensor) -> torch.T
     return torch.maximum(torch.hypot(u, v) - 1, -texture / 14)
 
 
-def stripes(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    return _in_disc(u, v, torch.sin(14 * u))
-
-
-def checks(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    return _in_disc(u, v, torch.sin(10 * u) * torch.sin(10 * v))
-
-
-def dots(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    return _in_disc(u, v, torch.sin(14 * u) * torch.sin(14 * v) - 0.4)
-
-
-def ripples(u: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-    return _in_disc(u, v, torch.sin(14 * torch.hypot(u, v)))
-
-
-FIGURES = (circle, square, triangle, star, cross, ring, stripes, checks, dots, ripples)
+# Each figure is a function of the position (u, v) in a frame in which it extends from about -1 to 1. It returns roughly
+# the distance to the figure's edge: negative inside, positive outside.
+FIGURES: dict[str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
+    "circle": lambda u, v: torch.hypot(u, v) - 0.9,
+    "square": lambda u, v: torch.maximum(u.abs(), v.abs()) - 0.8,
+    "triangle": _triangle,
+    "star": _star,
+    "cross": lambda u, v: torch.minimum(_bar(v, u, 0.3), _bar(u, v, 0.3)),
+    "ring": lambda u, v: (torch.hypot(u, v) - 0.75).abs() - 0.2,
+    "stripes": lambda u, v: _in_disc(u, v, torch.sin(14 * u)),
+    "checks": lambda u, v: _in_disc(u, v, torch.sin(10 * u) * torch.sin(10 * v)),
+    "dots": lambda u, v: _in_disc(u, v, torch.sin(14 * u) * torch.sin(14 * v) - 0.4),
+    "ripples": lambda u, v: _in_disc(u, v, torch.sin(14 * torch.hypot(u, v))),
+}
 
 
 def _draw_chunk(num_images: int, generator: torch.Generator) -> torch.Tensor:
@@ -115,7 +95,7 @@ def _draw_chunk(num_images: int, generator: torch.Generator) -> torch.Tensor:
     radius = uniform(16, 26, 1, 1)
     u, v = in_frame(radius, reach=8)
     edge = torch.empty(num_images, SIZE, SIZE)
-    for label, figure in enumerate(FIGURES):
+    for label, figure in enumerate(FIGURES.values()):
         mine = slice(label, None, len(FIGURES))
         edge[mine] = figure(u[mine], v[mine])
     # Each channel is at least half the range away from the background's, so that the figure is visible.
@@ -125,8 +105,7 @@ def _draw_chunk(num_images: int, generator: torch.Generator) -> torch.Tensor:
     for _ in range(CLUTTER):
         length = uniform(4, 10, 1, 1)
         u, v = in_frame(length, reach=SIZE / 2)
-        bar = torch.maximum(u.abs() - 1, v.abs() - 0.2)
-        images = paint(images, bar, length, uniform(0, 1, 3, 1, 1))
+        images = paint(images, _bar(u, v, 0.2), length, uniform(0, 1, 3, 1, 1))
 
     images = images + 0.03 * torch.randn(images.shape, generator=generator)
     return (255 * images.clamp(0, 1)).to(torch.uint8)
