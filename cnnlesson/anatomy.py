@@ -208,7 +208,7 @@ def _averaging(model: nn.Module) -> Iterator[None]:
     layers = [layer for layer in model.modules() if isinstance(layer, kinds)]
     try:
         for layer in layers:
-            layer.forward = partial(_average, layer)  # type: ignore[method-assign]  # until the block ends
+            layer.forward = partial(_average, layer)  # type: ignore[method-assign]  # covers the class's method
         yield
     finally:
         for layer in layers:

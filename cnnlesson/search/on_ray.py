@@ -7,6 +7,7 @@ lost. A trial then continues from its checkpoint if the machines share that fold
 import os
 import warnings
 from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING
 
 import ray
 import torch
@@ -17,8 +18,17 @@ from cnnlesson.runtime.display import one_line
 from cnnlesson.search.trial import epochs_of
 from cnnlesson.training import Epoch
 
+if TYPE_CHECKING:
+    from cnnlesson.search.grid import Attempt, GridSearch
 
-def run_on_ray(search, attempt: Callable, retry_failed: bool, address: str, gpus_per_trial: float) -> None:
+
+def run_on_ray(
+    search: "GridSearch",
+    attempt: Callable[[dict], "Attempt"],
+    retry_failed: bool,
+    address: str,
+    gpus_per_trial: float,
+) -> None:
     """Run the trials of a `GridSearch` on the cluster at `address`, as many at a time as it has room for.
 
     Args:
@@ -62,7 +72,7 @@ def run_on_ray(search, attempt: Callable, retry_failed: bool, address: str, gpus
             ray.shutdown()
 
 
-def _take_epoch(stream, attempt) -> bool:
+def _take_epoch(stream: Iterator, attempt: "Attempt") -> bool:
     """Whether the trial had another epoch; otherwise it has ended."""
     try:
         attempt.add(ray.get(next(stream)))

@@ -3,6 +3,7 @@
 import sys
 import textwrap
 from collections.abc import Callable
+from typing import Any
 
 from tqdm.auto import tqdm
 
@@ -37,7 +38,7 @@ class Progress:
         self._show_table()
         return self
 
-    def __exit__(self, *exception) -> None:
+    def __exit__(self, *exception: Any) -> None:
         self.watcher.__exit__(*exception)
         self.bar.close()
 
