@@ -1,7 +1,6 @@
 """How large the signals in a network are: gradients, activations, and F(x) beside x in each residual block."""
 
 import copy
-import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -49,7 +48,7 @@ def activation_sizes(model: nn.Module, images: torch.Tensor) -> dict[str, float]
     """
     model = copy.deepcopy(model).train()  # a copy, since training mode updates the running statistics
     names = {layer: name for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)}
-    sizes = dict.fromkeys(names.values(), math.nan)
+    sizes = dict.fromkeys(names.values(), float("nan"))
 
     def measure(layer: nn.Conv2d | nn.Linear, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
         sizes[names[layer]] = root_mean_square(output)

@@ -43,6 +43,7 @@ class AlexNet(nn.Module):
         self.fc8 = nn.Linear(4096, num_classes)
         self.dropout = nn.Dropout(dropout)
 
+        # Weights that neither shrink the signal to nothing nor blow it up: see above.
         for layer in self.children():
             if isinstance(layer, (nn.Conv2d, nn.Linear)):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")  # a gain of 1: variance 1 / fan_in

@@ -207,6 +207,7 @@ class CifarResNet(nn.Module):
         """Logits (N, num_classes) of images (N, 3, 32, 32)."""
         check_colour_images(images)
         x = F.relu(self.bn1(self.conv1(images)))  # (N, 16, 32, 32)
+        # As in `ResNet`, with three stages: fewer positions, more features, then the mean over all positions.
         x = self.layer1(x)
         x = self.layer2(x)  # (N, 32, 16, 16)
         x = self.layer3(x)  # (N, 64, 8, 8)

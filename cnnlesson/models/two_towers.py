@@ -43,6 +43,7 @@ class TwoTowerAlexNet(nn.Module):
         self.fc8 = nn.Linear(4096, num_classes)
         self.dropout = nn.Dropout(0.5)
 
+        # Biases of 1 where the paper has them: ReLU then passes a gradient from the first step.
         for layer in self.children():
             if isinstance(layer, (nn.Conv2d, nn.Linear)):
                 nn.init.normal_(layer.weight, std=0.01)
