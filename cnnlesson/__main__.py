@@ -107,7 +107,7 @@ def add_exercise_options(add: Callable) -> None:
         default=[],
         metavar="DECAY",
         type=not_negative,
-        help="more weight decays, for the best point of the grid alone",
+        help="more weight decays, tried only at the best point of the grid",
     )
     add("--out", type=Path, default=Path("results"), help="folder for the trials and the report (results)")
     add(
@@ -146,10 +146,17 @@ def add_exercise_options(add: Callable) -> None:
 def add_depth_options(add: Callable) -> None:
     add("--depths", required=True, nargs="+", metavar="N", type=positive(int), help="6n + 2, such as 20 32 44 56 110")
     add("--epochs", required=True, metavar="N", type=positive(int), help="passes over the training images")
-    add("--batch-size", required=True, metavar="N", type=positive(int), help="images a batch (the paper: 128)")
+    add("--batch-size", required=True, metavar="N", type=positive(int), help="images per batch (the paper: 128)")
     add("--lr", required=True, metavar="RATE", type=positive(float), help="the highest learning rate (the paper: 0.1)")
     add("--weight-decay", required=True, metavar="DECAY", type=not_negative, help="(the paper: 0.0001)")
-    add("--seeds", required=True, nargs="+", metavar="N", type=int, help="of the first weights; two train all twice")
+    add(
+        "--seeds",
+        required=True,
+        nargs="+",
+        metavar="N",
+        type=int,
+        help="of the initial weights; with two, each network is trained twice",
+    )
     add(
         "--kinds",
         nargs="+",
@@ -163,8 +170,8 @@ def add_depth_options(add: Callable) -> None:
 
 def add_deepen_options(add: Callable) -> None:
     add("--depth", required=True, metavar="N", type=positive(int), help="of the trained network")
-    add("--to", required=True, metavar="N", type=positive(int), help="how many layers it shall have")
-    add("--seed", required=True, metavar="N", type=int, help="with which it was trained")
+    add("--to", required=True, metavar="N", type=positive(int), help="the number of layers it should have")
+    add("--seed", required=True, metavar="N", type=int, help="the seed it was trained with")
     add("--epochs", required=True, metavar="N", type=positive(int), help="passes over the training images")
     add("--lr", required=True, metavar="RATE", type=positive(float), help="the learning rate, a low one")
     add_cifar_options(add)
@@ -219,7 +226,7 @@ def part(text: str) -> tuple[int, int]:
 
 
 def run_exercise(options: argparse.Namespace) -> None:
-    # Imported here, so that --help and a mistyped option answer at once.
+    # Imported here, so that --help and a mistyped option do not wait for torch.
     from cnnlesson.data import named_images, split, take
     from cnnlesson.experiments.exercise import Images, Plan, Setting, forecast_exercise
     from cnnlesson.experiments.exercise import run_exercise as run
