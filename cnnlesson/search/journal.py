@@ -89,7 +89,7 @@ class Journal:
 
     def _open(self) -> bool:
         with self._in_one_line():
-            # Unbuffered, in append mode: a line is one write at the end of the file, whoever else writes.
+            # Unbuffered, in append mode: a line is one write at the end of the file, even if another process writes.
             self._file = self.path.open("ab", buffering=0)
             content = self.path.read_bytes()
             if not content.startswith(FIRST_BYTES):

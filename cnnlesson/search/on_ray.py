@@ -1,4 +1,4 @@
-"""A search on a Ray cluster: Ray places the trials, this process alone writes the journal.
+"""A search on a Ray cluster: Ray places the trials, and only this process writes the journal.
 
 Ray shares the images through the object store of each machine, and runs a trial again on another machine if its own is
 lost. A trial then continues from its checkpoint if the machines share that folder, and from its start otherwise.
