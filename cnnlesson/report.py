@@ -21,8 +21,9 @@ from mistune.plugins.table import table_in_quote as tables_in_quotes
 
 from cnnlesson.plots import blank, plot_grid, plot_trials, plot_weight_decay
 from cnnlesson.plots.trials import outcomes, trial_curves
+from cnnlesson.points import words
 from cnnlesson.reference import files as measured_files
-from cnnlesson.results import ENDED, at_point, best_point, grid_names, last_epochs, words
+from cnnlesson.results import ENDED, at_point, best_point, grid_names, last_epochs
 from cnnlesson.results import unfinished as unfinished_points
 from cnnlesson.runtime.atomic import atomic_write, make_folder
 from cnnlesson.runtime.display import count
@@ -390,7 +391,7 @@ def _label(name: str) -> str:
 
 
 def _point(point: Mapping[str, float]) -> str:
-    return ", ".join(f"{_label(name)} {value:g}" for name, value in point.items())
+    return words({_label(name): value for name, value in point.items()})
 
 
 def _slug(text: str) -> str:
