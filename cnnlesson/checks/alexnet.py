@@ -232,9 +232,7 @@ def _alexnet(
 ALEXNET_MISTAKES = LOGITS_MISTAKES | {
     "There is no ReLU after the convolutions.": partial(_alexnet, conv_relu=unchanged),
     "There is no ReLU between the fully-connected layers.": partial(_alexnet, fc_relu=unchanged),
-    "There is no ReLU at all: eight layers can do no more than one.": (
-        partial(_alexnet, conv_relu=unchanged, fc_relu=unchanged)
-    ),
+    "There is no ReLU at all.": partial(_alexnet, conv_relu=unchanged, fc_relu=unchanged),
     "It uses average pooling: AlexNet takes the largest value of each window.": partial(_alexnet, pool=F.avg_pool2d),
     "It uses a sigmoid: the paper's point is ReLU.": partial(_alexnet, conv_relu=torch.sigmoid, fc_relu=torch.sigmoid),
     "It uses tanh: the paper's point is ReLU.": partial(_alexnet, conv_relu=torch.tanh, fc_relu=torch.tanh),

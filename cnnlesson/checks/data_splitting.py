@@ -63,10 +63,8 @@ def stratified_split(answer: Callable) -> None:
         unequal = ((found - expected).abs() > 2).nonzero().tolist()
         if unequal:
             part, label = unequal[0]
-            raise Wrong(
-                f"It is not stratified: part {part + 1} has {found[part, label]} images of class {label}, not "
-                f"{expected[part, label]:.0f}. Divide each class separately."
-            )
+            count = f"{found[part, label]} images of class {label}, not {expected[part, label]:.0f}"
+            raise Wrong(f"It is not stratified: part {part + 1} has {count}. Divide each class separately.")
         for label in range(len(counts)):
             places = (labels == label).nonzero()[:, 0].tolist()
             first = set(parts[0]) & set(places)

@@ -577,15 +577,9 @@ def _resnet(
 NETWORK_MISTAKES = LOGITS_MISTAKES | {
     "There is no ReLU after the first convolution and its batch norm.": partial(_resnet, relu=unchanged),
     "The pool takes the mean: it should take the largest value.": partial(_resnet, pool=F.avg_pool2d),
-    "The max pool has another kernel: compare with the text above.": (
-        partial(_resnet, pool=lambda x, *window: F.max_pool2d(x, 2, 2))
-    ),
-    "There is no max pool, only a stride of 2: compare with the text above.": (
-        partial(_resnet, pool=lambda x, *window: x[:, :, ::2, ::2])
-    ),
-    "It takes the largest value of each map of the last stage, not the mean.": partial(_resnet, average=torch.amax),
-    "It takes the sum of each map of the last stage, not the mean.": partial(_resnet, average=torch.sum),
-    "It takes one pixel of each map of the last stage, not the mean.": (
-        partial(_resnet, average=lambda x, dim: x[:, :, 0, 0])
-    ),
+    "The max pool has another kernel.": partial(_resnet, pool=lambda x, *window: F.max_pool2d(x, 2, 2)),
+    "There is no max pool, only a stride of 2.": partial(_resnet, pool=lambda x, *window: x[:, :, ::2, ::2]),
+    "It takes the largest value of each last map, not the mean.": partial(_resnet, average=torch.amax),
+    "It takes the sum of each last map, not the mean.": partial(_resnet, average=torch.sum),
+    "It takes one pixel of each last map, not the mean.": partial(_resnet, average=lambda x, dim: x[:, :, 0, 0]),
 }

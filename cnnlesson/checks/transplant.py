@@ -28,10 +28,7 @@ def as_module(answer: object, message: str = "It must be a class that inherits f
     for module in answer.modules():
         for name, value in vars(module).items():
             if isinstance(value, list | tuple) and any(isinstance(layer, nn.Module) for layer in value):
-                raise Wrong(
-                    f"self.{name} keeps layers in a list, which hides their parameters from the optimizer: "
-                    "use nn.Sequential or nn.ModuleList."
-                )
+                raise Wrong(f"self.{name} keeps layers in a list, which hides their parameters: use an nn.ModuleList.")
     return answer
 
 

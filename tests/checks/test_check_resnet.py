@@ -565,7 +565,7 @@ WRONG = {
         (network(average=nn.Identity, inputs=512 * 4), "global average pooling is missing"),
         (network(average=lambda: nn.AvgPool2d(7)), "over the whole map"),
         (network(average=lambda: nn.AvgPool2d(2)), "not for 96×96"),
-        (network(average=lambda: nn.AdaptiveMaxPool2d(1)), "largest value of each map"),
+        (network(average=lambda: nn.AdaptiveMaxPool2d(1)), "largest value of each last map"),
         (network(classes=1000), "num_classes"),
         (network(extra=(nn.Softmax(1),)), "softmax"),
         (network(extra=(nn.LogSoftmax(1),)), "log_softmax"),
