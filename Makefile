@@ -40,7 +40,7 @@ help:
 	@echo "make notebooks   build the notebooks from notebooks/src"
 	@echo
 	@echo "make quick       check style, notebooks and the tests of what you changed, in under a minute"
-	@echo "make test        check style, and run all tests and notebooks; the notebooks in a browser if there is one"
+	@echo "make test        check style and types, run all tests and notebooks; the notebooks in a browser if there is one"
 	@echo "make test-colab  run all notebooks with the versions of Google Colab, installed as Colab does"
 	@echo "make test-ray    test the search on Ray"
 	@echo "make bench       measure images per second; needs ARCHIVE=$(ARCHIVE)"
@@ -62,6 +62,7 @@ lesson: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 	$(PYTEST) --dist worksteal -m "not serial"
 	$(BIN)/python -m pytest -m serial
 	CNNLESSON_TINY=1 CNNLESSON_CHECKS=untouched $(NBVAL) notebooks/*.ipynb
