@@ -64,7 +64,7 @@ def run_example(network: str, killed: str = "") -> None:
     """What each process does."""
     torch.set_num_threads(1)
     runtime_device.training_dtype = lambda device: torch.float32  # processes add up in another order: see rounding
-    cnnlesson.data.shapes = lambda seed: TrainTest(images(750), images(15))
+    cnnlesson.data.shapes = lambda seed: TrainTest(images(250), images(15))
     cnnlesson.models.resnet18 = globals()[network]
     if killed:
         cnnlesson.training.evaluate = killed_in_epoch(3)
@@ -86,7 +86,7 @@ def torchrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
         env=os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
     )
 
 
@@ -118,12 +118,12 @@ def test_two_processes_take_the_steps_of_one_even_if_one_is_killed(tmp_path, mon
     torch.manual_seed(0)
     model = plain(num_classes=10).to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=True)
-    train_set, val_set = split(images(750), (0.9, 0.1), seed=0)
+    train_set, val_set = split(images(250), (0.9, 0.1), seed=0)
     for epoch in range(5):
-        order = torch.randperm(675, generator=torch.Generator().manual_seed(epoch))
-        train_one_epoch(model, Batches(train_set[order[:674]], 64, image_size=64, device="cpu"), optimizer)
+        order = torch.randperm(225, generator=torch.Generator().manual_seed(epoch))
+        train_one_epoch(model, Batches(train_set[order[:224]], 64, image_size=64, device="cpu"), optimizer)
     torch.testing.assert_close(ours["state"], dict(model.state_dict()))
-    score = evaluate(model, Batches(val_set, 75, image_size=64, device="cpu"))
+    score = evaluate(model, Batches(val_set, 25, image_size=64, device="cpu"))
     assert ours["figures"] == pytest.approx({"loss": score.loss, "accuracy": score.accuracy}, rel=1e-4)
 
 
@@ -137,6 +137,6 @@ def test_processes_stay_identical_with_batch_norm_and_dropout_and_learn(tmp_path
 
 def test_the_example_without_torchrun_says_how_to_start_it():
     environment = {name: value for name, value in os.environ.items() if name != "LOCAL_RANK"}
-    process = subprocess.run([sys.executable, EXAMPLE], env=environment, capture_output=True, text=True, timeout=120)
+    process = subprocess.run([sys.executable, EXAMPLE], env=environment, capture_output=True, text=True, timeout=300)
     assert process.returncode == 1
     assert process.stderr == "this script runs in several processes: start it with torchrun, as its first lines show\n"
