@@ -720,11 +720,11 @@ MISTAKES = {
     },
     "g": {
         "training": "A network can memorise its training images: their accuracy says little about other images.",
-        "test": "Images that you choose by are no longer unseen: keep the test images for the report.",
+        "test": "Images that you base a choice on are no longer unseen: keep the test images for the report.",
     },
     "h": {
-        0: "Then you would report the accuracy that you chose by, which is too optimistic for the chosen point.",
-        9: "That is once for each point of the grid: then you may choose by it, even without meaning to.",
+        0: "Then you would report the accuracy that you chose by: it is too optimistic.",
+        9: "That is once for each point of the grid: then it may influence your choice, even without your meaning to.",
         3: "That is once for each learning rate: after the first evaluation the images are no longer unseen.",
     },
 }

@@ -3,14 +3,14 @@
 #
 # A network learns its weights from the images. You decide everything else before the training: the number of layers,
 # the number of epochs, the learning rate. In this lesson you write the training loop, run it at every point of a grid,
-# and choose by what you measured rather than by what you hoped for.
+# and choose based on what you measured rather than on what you hoped for.
 #
 # **After this lesson you can**
 #
 # - write a training loop and an evaluation, and explain what each line does;
 # - search for good hyperparameters with a fair comparison, and stop and resume the search without losing results;
-# - explain what learning rate, batch size and weight decay did, choose by validation accuracy, and report a test
-#   accuracy that means something.
+# - explain what learning rate, batch size and weight decay did, choose a point by its validation accuracy, and report a
+#   test accuracy that means something.
 #
 # **Time:** 120 minutes, of which about 20 are computing time. **Prerequisites:** lessons 1 to 3. With a GPU you can use
 # more images.
@@ -52,8 +52,8 @@ device = say_device()
 #
 # The results are small files in `FOLDER`. Colab deletes its disk when the runtime ends, so mount your Drive there
 # (`from google.colab import drive; drive.mount("/content/drive")`) and set a folder on it, such as
-# `/content/drive/MyDrive/lesson4`. `CHECKPOINTS` is for unfinished trainings. These files are large (460 MB for
-# AlexNet) and rewritten after each epoch: leave them on the runtime's own disk.
+# `/content/drive/MyDrive/lesson4`. `CHECKPOINTS` is for the state of unfinished trials and of the best one.
+# These files are large (460 MB for AlexNet) and rewritten after each epoch: leave them on the runtime's own disk.
 
 # %%
 DATA = "shapes"  # @param ["shapes", "tiny-imagenet"]
@@ -82,7 +82,7 @@ images.train
 # %% [markdown]
 # ## How to find good hyperparameters?
 #
-# This is the list on the slide, with the place of each item in this lesson:
+# This is the list on the slide, and where each item appears in this lesson:
 #
 # | Hyperparameter | Here | The trade-off |
 # | --- | --- | --- |
@@ -105,8 +105,8 @@ print("three rows with three values each:", len(list(product(range(3), repeat=3)
 print("six rows with three values each:", len(list(product(range(3), repeat=6))), "networks")
 
 # %% [markdown]
-# So the grid of this exercise has only two rows: the learning rates 0.1, 0.001 and 0.0001, and the batch sizes 16, 32
-# and 64. You then try weight decays only at the best point. This is cheaper, but it can miss a point that is good only
+# So the grid of this exercise varies only two of them: the learning rate (0.1, 0.001, 0.0001) and the batch size (16,
+# 32, 64). You then try weight decays only at the best point. This is cheaper, but it can miss a point that is good only
 # in combination.
 
 # %% [markdown]
@@ -115,8 +115,8 @@ print("six rows with three values each:", len(list(product(range(3), repeat=6)))
 # This is the first advice on the slide. There are three parts, with three uses:
 #
 # - **training**: the network learns its weights from it;
-# - **validation**: you choose the hyperparameters by it;
-# - **test**: you choose nothing by it. You evaluate on it once, at the end.
+# - **validation**: you use it to choose the hyperparameters;
+# - **test**: you never use it for a choice. You evaluate on it once, at the end.
 
 # %%
 train_set, val_set = split(take(images.train, NUM_IMAGES, seed=SEED), (0.8, 0.2), seed=SEED)
@@ -227,7 +227,7 @@ def student_evaluate(model, batches):
 evaluation_verdict = check.student_evaluate(student_evaluate)
 
 # %% [markdown]
-# The next cell trains a resnet18 with your two loops. If one of them is not right yet, the package's loop replaces it.
+# The next cell trains resnet18 with your two loops. If one of them is not right yet, the package's loop replaces it.
 #
 # A hand-written loop over epochs must also ask for a new order of the images: `Batches` shuffles by its seed and the
 # index of the epoch, so that you can repeat or resume any epoch. `set_epoch` sets the index, as in PyTorch's
@@ -287,7 +287,7 @@ list(Epoch.__dataclass_fields__)
 #   `build_model()`;
 # - trains on `train_set`, in batches of `batch_size` images of `image_size` pixels, shuffled with `seed=seed`, without
 #   augmentation;
-# - evaluates on `val_set`, in images of the same size; any batch size will do, such as `min(256, len(val_set))`;
+# - is evaluated on `val_set`, with images of the same size; any batch size is fine, such as `min(256, len(val_set))`;
 # - uses SGD with momentum 0.9, and the learning rate and weight decay of its point;
 # - runs for `epochs` epochs;
 # - saves its state to the file `checkpoint` after each epoch, and resumes from that file if it exists.
@@ -381,10 +381,10 @@ def trial_of(name):
 # %%
 which_images = images_digest(train_set, val_set)[:8]
 settings = f"{len(train_set)}-images-{which_images}-{EPOCHS}-epochs"  # a folder for each, so that results do not mix
-RESULTS, UNFINISHED = Path(FOLDER) / settings, Path(CHECKPOINTS) / settings
+RESULTS, CHECKPOINT_FOLDER = Path(FOLDER) / settings, Path(CHECKPOINTS) / settings
 print(f"{-(-len(train_set) // 16)} steps per epoch; results in {RESULTS}")
 
-checkpoint = UNFINISHED / "one-trial.pt"
+checkpoint = CHECKPOINT_FOLDER / "one-trial.pt"
 checkpoint.unlink(missing_ok=True)  # left if you stopped this cell before
 point = {"lr": 0.001, "batch_size": 16, "weight_decay": WEIGHT_DECAY}
 
@@ -425,7 +425,7 @@ def search_for(name, grid):
             "device": device.type,  # the networks depend on it
         },
         num_classes=num_classes,
-        checkpoints=UNFINISHED / name,
+        checkpoints=CHECKPOINT_FOLDER / name,
     )
 
 
@@ -623,9 +623,9 @@ show(resnet_bars)
 # The rule chooses among all trials of each network, then between the two networks: both times by validation accuracy.
 
 # %%
-ALL_RESULTS = {  # the best point is in both searches of a network, but counts once
-    "AlexNet": pd.concat([alexnet_grid, alexnet_decays], ignore_index=True).drop_duplicates(),
-    "resnet18": pd.concat([resnet_grid, resnet_decays], ignore_index=True).drop_duplicates(),
+ALL_RESULTS = {  # the grid's best point is in both searches of a network, but counts once
+    "AlexNet": pd.concat([alexnet_decays, alexnet_grid], ignore_index=True).drop_duplicates(),
+    "resnet18": pd.concat([resnet_decays, resnet_grid], ignore_index=True).drop_duplicates(),
 }
 
 choices = []
@@ -696,7 +696,7 @@ print(f"{chosen}: validation {val_accuracy:.1%}, test {test_accuracy:.1%} of {le
 # - **e** From no decay to a decay of 0.05, what happens to the gap, training minus validation accuracy? It `"grows"`,
 #   `"stays"` or `"shrinks"`
 # - **f** How many validation images make the difference between the decays 0 and 0.0005? A number.
-# - **g** By which part do you choose? `"training"`, `"validation"` or `"test"`
+# - **g** On which part do you base your choice? `"training"`, `"validation"` or `"test"`
 # - **h** How many trials do you evaluate on the test images? A number.
 #
 # <details><summary>Hint 1</summary>For b and c: an epoch has one step per batch, and the last batch may be

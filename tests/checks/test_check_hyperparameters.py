@@ -687,7 +687,7 @@ WRONG = {
         (answers(e="grows"), "e: Work out training minus validation"),
         (answers(f=0.4), "f: That is in percentage points"),
         (answers(f=34), "f: That is the difference between decays 0 and 0.05"),
-        (answers(g="test"), "g: Images that you choose by"),
+        (answers(g="test"), "g: Images that you base a choice on"),
         (answers(g="training"), "g: A network can memorise its training images"),
         (answers(h=9), "h: That is once for each point"),
     ],
