@@ -120,6 +120,23 @@ def test_what_cannot_be_drawn_is_a_line_instead_of_the_picture():
     assert move(explored, kind="whole") == "size 2" and "<img" in explored.page.value
 
 
+def test_controls_still_work_after_an_error_in_preparing_them(grids):
+    def prepare():
+        if broken:
+            raise KeyError("weight_decay")
+
+    broken = []
+    trials = last_epochs(grids["resnet18"].query("weight_decay == 0.0005"))
+    explored = Explorer(
+        {"size": Slider("size", 1, 1, 9)}, lambda size: (plot_grid(trials, blank()), f"{size}"), prepare
+    )
+    broken.append(True)
+    with pytest.raises(KeyError):
+        move(explored, size=2)
+    broken.clear()
+    assert move(explored, size=3) == "3"
+
+
 def test_a_value_out_of_range_is_moved_into_it():
     field = Slider("kernel", 3, 1, 15)
     field.number.value = 99
