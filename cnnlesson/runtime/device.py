@@ -35,12 +35,12 @@ def free_bytes(device: torch.device) -> float:
 
 
 def describe(device: torch.device) -> str:
-    """The name of the device and the type that networks compute in, such as "CPU with 2 threads, in bfloat16"."""
+    """The name of the device and the type that networks compute in, such as "a CPU with 2 threads, in bfloat16"."""
     name = device.type.upper()
     if device.type == "cuda":
         name = torch.cuda.get_device_name(device)
     elif device.type == "cpu":
-        name = f"CPU with {threads()}"
+        name = f"a CPU with {threads()}"
     return f"{name}, in {str(training_dtype(device)).removeprefix('torch.')}"
 
 

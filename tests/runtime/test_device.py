@@ -27,7 +27,7 @@ def test_versions_of_torch_that_cannot_report_the_capabilities_compute_in_float3
 def test_a_cpu_is_described_by_its_threads_and_type(monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
     monkeypatch.setattr(runtime_device, "training_dtype", lambda device: torch.bfloat16)
-    assert describe(torch.device("cpu")) == "CPU with 2 threads, in bfloat16"
+    assert describe(torch.device("cpu")) == "a CPU with 2 threads, in bfloat16"
 
 
 @pytest.mark.parametrize(("name", "expected"), [("cuda:0", 0), ("cuda:1", 1), ("cuda", 1)])
