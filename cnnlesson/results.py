@@ -1,6 +1,7 @@
 """The results table of a search, a row per trial and epoch: what it says, and which point is best."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -9,6 +10,58 @@ from cnnlesson.runtime.display import count
 
 ENDED = ("completed", "diverged", "failed")  # states of a point
 NOT_ENDED = ("running", "interrupted", "waiting")
+
+
+@dataclass
+class Trial:
+    """What is known of one point."""
+
+    state: str = "waiting"  # or running, interrupted, or one of ENDED
+    epochs: list[dict] = field(default_factory=list)  # of the last attempt
+    reason: str = ""  # of a failed trial
+    time: float = 0.0  # when it started or ended
+    by: str = ""  # the launch that trains or trained it
+
+
+def trials_of(points: Iterable[Mapping], journals: Iterable[tuple[Sequence[dict], str | None]]) -> dict[tuple, Trial]:
+    """What journals know of each point, by `key_of(point)`.
+
+    If several journals have a point, the first completed or diverged trial counts, else the first that is running, else
+    the one that was started or has failed last.
+
+    Args:
+        points: the grid.
+        journals: the records of each, as `cnnlesson.search.journal` describes them, and the launch that owns it now.
+    """
+    trials = {key_of(point): Trial() for point in points}
+    for records, owner in journals:
+        for key, trial in _replay(records, owner).items():
+            if key in trials and _rank(trial) > _rank(trials[key]):
+                trials[key] = trial
+    return trials
+
+
+def _rank(trial: Trial) -> tuple:
+    first_counts = {"completed": 2, "diverged": 2, "running": 1}.get(trial.state)
+    return (first_counts, -trial.time) if first_counts else (0, trial.time)
+
+
+def _replay(records: Sequence[dict], owner: str | None) -> dict[tuple, Trial]:
+    trials = {}
+    for record in records:
+        if "start" in record:
+            trials[key_of(record["start"])] = Trial("running", time=record["time"], by=record["by"])
+        elif "point" in record and (trial := trials.get(key_of(record["point"]))):
+            if "epoch" in record:
+                trial.epochs.append(record["epoch"])
+            elif record["end"] == "withdrawn":
+                del trials[key_of(record["point"])]
+            else:
+                trial.state, trial.reason, trial.time = record["end"], record.get("reason", ""), record["time"]
+    for trial in trials.values():
+        if trial.state not in ENDED and trial.by != owner:
+            trial.state = "interrupted"
+    return trials
 
 
 def grid_names(results: pd.DataFrame) -> list[str]:
@@ -27,13 +80,8 @@ def at_point(results: pd.DataFrame, point: Mapping[str, float]) -> pd.DataFrame:
     return results[(results[list(wanted.index)] == wanted).all(axis=1)]
 
 
-def results_table(points: Iterable[Mapping], trials: Mapping) -> pd.DataFrame:
-    """A row per epoch of each point, or one row with epoch 0 for a point without an epoch.
-
-    Args:
-        points: the grid.
-        trials: by `key_of(point)`, the state, the epochs and the reason of each point.
-    """
+def results_table(points: Iterable[Mapping], trials: Mapping[tuple, Trial]) -> pd.DataFrame:
+    """A row per epoch of each point, or one row with epoch 0 for a point without an epoch."""
     rows = []
     for point in points:
         trial = trials[key_of(point)]

@@ -4,7 +4,7 @@ import functools
 import hashlib
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import CodeType
 
 
@@ -54,3 +54,10 @@ def _instructions(code: CodeType) -> list:
 
 def _digest(value: object) -> str:
     return hashlib.sha256(repr(value).encode()).hexdigest()[:8]
+
+
+def changes_between(before: Mapping, now: Mapping) -> str:
+    """What differs between two dictionaries of plain values, such as "epochs 3, now 5"; empty if nothing does."""
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    text = ((name, str(before.get(name)).strip("[]"), str(now.get(name)).strip("[]")) for name in names)
+    return "; ".join(f"{name} {old}, now {new}" for name, old, new in text)

@@ -18,12 +18,12 @@ import torch
 
 from cnnlesson.doctor import diagnose
 from cnnlesson.points import combinations, key_of, plain_grid, words
-from cnnlesson.results import ENDED, NOT_ENDED, best_point, last_epochs, overview, results_table
+from cnnlesson.results import ENDED, NOT_ENDED, Trial, best_point, last_epochs, overview, results_table, trials_of
 from cnnlesson.runtime.atomic import remove_unfinished
 from cnnlesson.runtime.device import busy_share, find_device, training_dtype
 from cnnlesson.runtime.display import count, duration
-from cnnlesson.runtime.fingerprint import fingerprint
-from cnnlesson.search.journal import Journal, Trial, owner_of, read, trials_of
+from cnnlesson.runtime.fingerprint import changes_between, fingerprint
+from cnnlesson.search.journal import Journal, owner_of, read
 from cnnlesson.search.progress import Progress
 from cnnlesson.search.trial import Cost, TrialError, epochs_of, measure
 from cnnlesson.training import Epoch
@@ -182,7 +182,8 @@ class GridSearch:
                     for point in self.claims(retry_failed):
                         self._run_here(Attempt(self, point, progress))
                 else:
-                    run_on_ray = _import_ray()
+                    from cnnlesson.search.on_ray import run_on_ray
+
                     run_on_ray(self, lambda point: Attempt(self, point, progress), retry_failed, ray, gpus_per_trial)
         if expected and ended < len(trials):
             print(f"forecast {duration(expected)}, actual {duration(time.perf_counter() - start)}")
@@ -253,7 +254,7 @@ class GridSearch:
                     remove_unfinished(self.checkpoint(point))
 
     def _trials(self) -> dict[tuple, Trial]:
-        return _trials_at(self.points, map(read, _paths(self.storage)))
+        return trials_of(self.points, _with_owners(map(read, _paths(self.storage))))
 
 
 class Attempt:
@@ -298,14 +299,6 @@ class Attempt:
         self.search.remove_checkpoints()
 
 
-def _import_ray() -> Callable:
-    try:
-        from cnnlesson.search.on_ray import run_on_ray
-    except ModuleNotFoundError as error:
-        raise ValueError("Ray is not installed: pip install 'cnnlesson[ray]', or leave ray out") from error
-    return run_on_ray
-
-
 def status(storage: str | os.PathLike) -> str:
     """How far a search is, as text and as a table, for another terminal.
 
@@ -317,7 +310,7 @@ def status(storage: str | os.PathLike) -> str:
     if not grids:
         raise ValueError(f"{storage} holds no search: start it with run()")
     points = {key_of(point): point for grid in grids for point in combinations(grid)}.values()
-    table = results_table(points, _trials_at(points, journals))
+    table = results_table(points, trials_of(points, _with_owners(journals)))
     counts = Counter(last_epochs(table)["state"])
     states = ", ".join(f"{counts[state]} {state}" for state in (*ENDED, *NOT_ENDED) if counts[state])
     running = sum(owner_of(records) is not None for records in journals)
@@ -330,9 +323,8 @@ def _paths(storage: Path) -> list[Path]:
     return [storage, *sorted(storage.parent.glob(f"{glob.escape(storage.stem)}.*-of-*{glob.escape(storage.suffix)}"))]
 
 
-def _trials_at(points: Iterable[dict], journals: Iterable[Sequence[dict]]) -> dict[tuple, Trial]:
-    known = trials_of(journals)
-    return {key_of(point): known.get(key_of(point), Trial()) for point in points}
+def _with_owners(journals: Iterable[Sequence[dict]]) -> list[tuple[Sequence[dict], str | None]]:
+    return [(records, (owner_of(records) or {}).get("by")) for records in journals]
 
 
 def _notes(path: Path, launch: Mapping) -> Iterator[str]:
@@ -345,25 +337,19 @@ def _notes(path: Path, launch: Mapping) -> Iterator[str]:
     trained = {record["by"] for record in records if record.get("end") in ENDED}
     for record in (record for record in records if "launch" in record):
         before = record["launch"]
-        if changes := _changes(before["settings"], launch["settings"]):
+        if changes := changes_between(before["settings"], launch["settings"]):
             raise ValueError(f"{path} holds trials of other settings ({changes}): name another file")
         if before["grid"].keys() != launch["grid"].keys():
             names, now = ", ".join(before["grid"]), ", ".join(launch["grid"])
             raise ValueError(f"{path} holds trials over {names}, now the grid is over {now}: name another file")
-        if record["by"] in trained and (changes := _changes(before["run"], launch["run"])):
+        if record["by"] in trained and (changes := changes_between(before["run"], launch["run"])):
             yield (
                 f"run has changed since trials in {path} ended ({changes}): they keep their old results. To train them "
                 "again, name another file"
             )
     if records and any({*before["grid"][name]} != {*values} for name, values in launch["grid"].items()):
-        yield f"the grid has changed ({_changes(before['grid'], launch['grid'])}): what has ended of the old one stays"
-
-
-def _changes(before: Mapping, now: Mapping) -> str:
-    """What differs, such as "epochs 3, now 5"."""
-    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
-    text = ((name, str(before.get(name)).strip("[]"), str(now.get(name)).strip("[]")) for name in names)
-    return "; ".join(f"{name} {old}, now {new}" for name, old, new in text)
+        changes = changes_between(before["grid"], launch["grid"])
+        yield f"the grid has changed ({changes}): what has ended of the old one stays"
 
 
 def _kind(point: Mapping[str, float]) -> tuple:

@@ -20,15 +20,12 @@ import platform
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
 
-from cnnlesson.points import key_of
-from cnnlesson.results import ENDED
 from cnnlesson.runtime.atomic import make_folder
 
 HEADER = {"journal": "cnnlesson", "version": 1}
@@ -37,17 +34,6 @@ HEARTBEAT_SECONDS = 20  # a process writes at least this often
 GRACE_SECONDS = 120  # a process on another machine that was silent for this long is dead
 
 _own_launches = set()  # of this process, whose pid is alive in any case
-
-
-@dataclass
-class Trial:
-    """What is known of one point."""
-
-    state: str = "waiting"  # or running, interrupted, or one of ENDED
-    epochs: list[dict] = field(default_factory=list)  # of the last attempt
-    reason: str = ""  # of a failed trial
-    time: float = 0.0  # when it started or ended
-    by: str = ""  # the launch that trains or trained it
 
 
 class Journal:
@@ -212,41 +198,3 @@ def _is_alive(record: dict, records: Sequence[dict]) -> bool:
 
 def _last_heard(records: Sequence[dict], by: str) -> float:
     return max(record["time"] for record in records if record["by"] == by)
-
-
-def trials_of(journals: Iterable[Sequence[dict]]) -> dict[tuple, Trial]:
-    """What the records of all journals know of each point, by `key_of(point)`.
-
-    If several journals have a point, the first completed or diverged trial counts, else the first that is running, else
-    the one that was started or has failed last.
-    """
-    merged = {}
-    for records in journals:
-        for key, trial in _trials_of_one(records).items():
-            if key not in merged or _rank(trial) > _rank(merged[key]):
-                merged[key] = trial
-    return merged
-
-
-def _rank(trial: Trial) -> tuple:
-    first_counts = {"completed": 2, "diverged": 2, "running": 1}.get(trial.state)
-    return (first_counts, -trial.time) if first_counts else (0, trial.time)
-
-
-def _trials_of_one(records: Sequence[dict]) -> dict[tuple, Trial]:
-    trials = {}
-    for record in records:
-        if "start" in record:
-            trials[key_of(record["start"])] = Trial("running", time=record["time"], by=record["by"])
-        elif "point" in record and (trial := trials.get(key_of(record["point"]))):
-            if "epoch" in record:
-                trial.epochs.append(record["epoch"])
-            elif record["end"] == "withdrawn":
-                del trials[key_of(record["point"])]
-            else:
-                trial.state, trial.reason, trial.time = record["end"], record.get("reason", ""), record["time"]
-    owner = owner_of(records)
-    for trial in trials.values():
-        if trial.state not in ENDED and (owner is None or owner["by"] != trial.by):
-            trial.state = "interrupted"
-    return trials

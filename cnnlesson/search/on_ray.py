@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-import ray
 import torch
 
 from cnnlesson.data import ImageSet
@@ -17,6 +16,11 @@ from cnnlesson.runtime.checkpoint import CheckpointError
 from cnnlesson.runtime.display import one_line
 from cnnlesson.search.trial import epochs_of
 from cnnlesson.training import Epoch
+
+try:
+    import ray
+except ModuleNotFoundError as error:
+    raise ValueError("Ray is not installed: pip install 'cnnlesson[ray]', or leave ray out") from error
 
 if TYPE_CHECKING:
     from cnnlesson.search.grid import Attempt, GridSearch

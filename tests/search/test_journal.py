@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from cnnlesson.data import ImageSet
-from cnnlesson.results import best_point, unfinished
+from cnnlesson.results import Trial, best_point, unfinished
 from cnnlesson.search import GridSearch, journal, status
 from cnnlesson.training import Epoch
 
@@ -99,7 +99,7 @@ def test_of_two_processes_that_claim_one_point_the_first_trains_it(tmp_path):
         def late() -> dict:
             """The first look at the journals is of a moment before the other process wrote its claim."""
             looks.append(trials())
-            return {key: journal.Trial() for key in looks[0]} if len(looks) == 1 else trials()
+            return {key: Trial() for key in looks[0]} if len(looks) == 1 else trials()
 
         search._trials = late
         with search.journal.launch({"grid": GRID, "settings": {}, "run": {}}):
