@@ -1,8 +1,10 @@
 """The exercise as a student starts it: python -m cnnlesson exercise ..."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -10,7 +12,7 @@ import pytest
 import torch
 from small_files import jpeg, write_zip
 
-from cnnlesson.__main__ import main
+from cnnlesson.__main__ import main, parse
 from cnnlesson.data import Batches, split, tiny_imagenet
 from cnnlesson.data.batches import watch_batches
 from cnnlesson.experiments import trial
@@ -298,6 +300,25 @@ def test_parts_train_their_share_and_the_run_without_part_writes_the_report(run,
     assert run(*grid, "--out", "whole") == 0
     timing = ["seconds", "images_per_second"]
     pd.testing.assert_frame_equal(parts.drop(columns=timing), results("whole").drop(columns=timing))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SLURM runs on Linux")
+def test_the_example_for_slurm_trains_the_part_of_its_task(tmp_path):
+    """The script's own command, with a python that prints what it is called with."""
+    example = Path(__file__).parents[2] / "examples" / "search_on_slurm.sh"
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "activate").write_text("")
+    (tmp_path / "python").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "python").chmod(0o755)
+    slurm = {"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "8", "SLURM_CPUS_PER_TASK": "4"}
+    environment = os.environ | slurm | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    output = subprocess.run(
+        ["bash", example], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )
+    module, name, *arguments = output.stdout.splitlines()
+    assert (module, name) == ("-m", "cnnlesson")
+    options = parse(arguments)
+    assert (options.part, options.model, options.batch_size) == ((3, 8), ["alexnet", "resnet18"], [16, 32, 64])
 
 
 def test_status_every_so_often_wants_a_finite_number(capsys):
