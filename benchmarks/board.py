@@ -18,7 +18,7 @@ import torch
 from cnnlesson.data import Batches, shapes, split, take
 from cnnlesson.models import resnet18
 from cnnlesson.runtime.device import describe
-from cnnlesson.runtime.display import output_area
+from cnnlesson.runtime.display import count, output_area
 from cnnlesson.training import train
 from cnnlesson.widgets import live_board
 
@@ -32,6 +32,9 @@ def main() -> None:
     if output_area() is None:
         cell = nbformat.v4.new_code_cell(f"%run {' '.join(map(repr, sys.argv))}")
         nbclient.NotebookClient(nbformat.v4.new_notebook(cells=[cell]), timeout=None).execute()
+        for output in cell.outputs:
+            if output["output_type"] == "error":
+                sys.exit(f"{output['ename']}: {output['evalue']}")
         print("".join(output["text"] for output in cell.outputs if output["output_type"] == "stream"))
         return
     train_set, val_set = split(take(shapes(seed=0).train, options.images, seed=0), (0.8, 0.2), seed=0)
@@ -42,7 +45,7 @@ def main() -> None:
             seconds[with_board].append(seconds_of(train_set, val_set, options.epochs, with_board))
     for with_board, times in seconds.items():
         each = ", ".join(f"{time:.2f}" for time in times)
-        print(f"{'with' if with_board else 'without'} the board: {each} s for {options.epochs} epochs")
+        print(f"{'with' if with_board else 'without'} the board: {each} s for {count(options.epochs, 'epoch')}")
     device = describe(torch.device("cuda" if torch.cuda.is_available() else "cpu"))
     print(f"ratio of the medians: {median(seconds[True]) / median(seconds[False]):.4f}; resnet18 on {device}")
 
@@ -50,7 +53,7 @@ def main() -> None:
 def seconds_of(train_set, val_set, epochs: int, with_board: bool) -> float:
     torch.manual_seed(0)
     train_batches = Batches(train_set, batch_size=32, image_size=64, seed=0)
-    val_batches = Batches(val_set, batch_size=100, image_size=64)
+    val_batches = Batches(val_set, batch_size=min(100, len(val_set)), image_size=64)
     model = resnet18(10).to(train_batches.device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
     start = time.perf_counter()
