@@ -33,6 +33,8 @@ class Files:
         self.path = path
         self._zip: zipfile.ZipFile | None = None
         self._top = ""
+        if not path.is_dir() and not path.is_file():  # such as a named pipe, from which reading never ends
+            raise ValueError(f"{path} is neither a folder nor a file: name a zip archive or a folder of images")
         if path.is_dir():
             self.names = sorted(file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file())
         else:

@@ -1,3 +1,6 @@
+import os
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -5,7 +8,7 @@ from small_files import jpeg, write_zip
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.functional import pil_to_tensor
 
-from cnnlesson.data import image_folder
+from cnnlesson.data import image_folder, named_images
 
 
 @pytest.fixture
@@ -78,3 +81,13 @@ def test_an_archive_with_a_password_is_an_error(tmp_path, files):
     archive.write_bytes(content)
     with pytest.raises(ValueError, match=r"secret\.zip is protected by a password: unpack it"):
         image_folder(archive)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_what_can_never_be_read_to_its_end_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(
+            ValueError, match=r"is neither a folder nor a file: name a zip archive or a folder of images"
+        ):
+            named_images(path, tmp_path, seed=0)
