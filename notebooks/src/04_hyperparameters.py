@@ -749,7 +749,7 @@ explore_results(ALL_RESULTS | {f"{name} on photographs": table for name, table i
 # This is how the reference run was made, if you want to repeat it:
 
 # %%
-for what in ("command", "data", "seeds", "torch", "date"):
+for what in ("command", "data", "seeds", "cpu", "torch", "date"):
     print(textwrap.fill(f"{what}: {photographs.made[what]}", 100, subsequent_indent="    ", break_on_hyphens=False))
 
 # %% [markdown]

@@ -198,7 +198,7 @@ def test_where_everything_diverges_it_says_what_to_try(run, capsys):
         (["--batch-size", "25"], "--batch-size 25 is larger than the 24 training images"),
         (["--val-fraction", "1.5"], "fractions must be positive and add up to 1"),
         (["--val-fraction", "0"], "fractions must be positive and add up to 1"),
-        (["--images", "4"], "class 'goldfish' has"),
+        (["--images", "4"], "class 'goldfish' must have at least one image for each of the 2 parts"),
         (["--device", "gpu"], "unknown device 'gpu'"),
         (["--device", "cuda:99"], "device 'cuda:99' is not there"),
     ],
