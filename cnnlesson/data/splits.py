@@ -73,6 +73,6 @@ def _check_class_sizes(image_set: ImageSet, num_parts: int) -> None:
     counts = torch.bincount(image_set.labels, minlength=len(image_set.classes))
     if counts.min() < num_parts:
         raise ValueError(
-            f"class {image_set.classes[counts.argmin()]!r} has too few images: expected at least one for each of the "
-            f"{num_parts} parts, got {counts.min()}"
+            f"class {image_set.classes[counts.argmin()]!r} must have at least one image for each of the {num_parts} "
+            f"parts, got {counts.min()}"
         )
