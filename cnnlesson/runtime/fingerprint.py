@@ -28,7 +28,7 @@ def _describe(value: object) -> str:
     if value is None or isinstance(value, str | bool | int | float):
         return str(value)
     if hasattr(value, "fingerprint"):
-        return value.fingerprint()
+        return str(value.fingerprint())
     if callable(value) and hasattr(value, "__code__"):
         return _digest(_code_of(value, set()))
     if isinstance(value, functools.partial):

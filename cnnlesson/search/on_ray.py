@@ -5,6 +5,7 @@ lost. A trial then continues from its checkpoint if the machines share that fold
 """
 
 import os
+import socket
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -43,7 +44,10 @@ def run_on_ray(
     """
     connected_here = not ray.is_initialized()
     if connected_here:
+        host, _, port = address.removeprefix("ray://").rpartition(":")
         try:
+            if port.isdecimal():  # Ray itself would wait for minutes
+                socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(address, log_to_driver=False, logging_level="error")
         except Exception as error:
             raise ConnectionError(

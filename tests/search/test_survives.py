@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -34,7 +34,7 @@ def undisturbed(tmp_path_factory) -> pd.DataFrame:
 
 
 @pytest.fixture
-def launch(tmp_path) -> Callable:
+def launch(tmp_path) -> Iterator[Callable]:
     """Start a process for a part of the search, with a folder of temporary files of its own, as another machine has."""
     script = tmp_path / "launch.py"
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
@@ -43,13 +43,22 @@ def launch(tmp_path) -> Callable:
     def launch(storage: Path, part: str) -> subprocess.Popen:
         folder = tmp_path / f"tmp-{part.replace('/', '-of-')}"
         folder.mkdir(exist_ok=True)
-        output = folder.with_suffix(".out").open("a")
         environment = os.environ | {"TMPDIR": str(folder), "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-        return subprocess.Popen(
-            [sys.executable, script, storage, part], env=environment, stdout=output, stderr=subprocess.STDOUT
-        )
+        command = [sys.executable, script, storage, part]
+        with (tmp_path / f"{len(list(tmp_path.glob('*.out')))}.out").open("w") as output:
+            process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
+        started.append(process)
+        return process
 
-    return launch
+    started = []
+    yield launch
+    for process in started:
+        process.kill()
+        process.wait()
+
+
+def output_of_all(tmp_path: Path) -> str:
+    return "".join(path.read_text() for path in tmp_path.glob("*.out"))
 
 
 def ends(folder: Path) -> Counter:
@@ -82,8 +91,7 @@ def test_parts_that_are_killed_at_random_lose_nothing(launch, undisturbed, tmp_p
             if process.poll() == 0:
                 del running[part]
             elif process.poll() is not None:
-                print((tmp_path / f"tmp-{part.replace('/', '-of-')}.out").read_text()[-2000:])
-                assert process.returncode == -signal.SIGKILL
+                assert process.returncode == -signal.SIGKILL, output_of_all(tmp_path)[-2000:]
         if killed.total() < KILLS and running:
             part = chance.choice(list(running))
             running[part].kill()
@@ -98,8 +106,7 @@ def test_parts_that_are_killed_at_random_lose_nothing(launch, undisturbed, tmp_p
     left = sorted(path.name for path in folder.rglob("*") if path.is_file())
     assert left == [*(f"grid.{number}-of-3.journal" for number in (1, 2, 3)), search.checkpoint(search.best()).name]
     assert [path for part in parts for path in (tmp_path / f"tmp-{part.replace('/', '-of-')}").iterdir()] == []
-    for output in tmp_path.glob("*.out"):
-        assert "another process" not in output.read_text()
+    assert "another process" not in output_of_all(tmp_path)
 
 
 @pytest.mark.serial
@@ -108,8 +115,7 @@ def test_of_four_launchers_of_one_journal_one_runs(launch, undisturbed, tmp_path
     processes = [launch(storage, "1/1") for _ in range(4)]
     assert sorted(process.wait(timeout=120) for process in processes) == [0, 1, 1, 1]
     assert set(ends(storage.parent).values()) == {1}
-    output = (tmp_path / "tmp-1-of-1.out").read_text()
-    assert output.count("OSError: another process is running the search in") == 3
+    assert output_of_all(tmp_path).count("OSError: another process is running the search in") == 3
     pd.testing.assert_frame_equal(GridSearch(None, GRID, storage).results(), undisturbed)
 
 
