@@ -16,6 +16,7 @@ from typing import NamedTuple
 import pandas as pd
 import torch
 
+from cnnlesson import __version__
 from cnnlesson.data import ImageSet
 from cnnlesson.runtime.atomic import atomic_write
 from cnnlesson.runtime.device import threads
@@ -97,12 +98,12 @@ def images_digest(*image_sets: ImageSet) -> str:
 def _commit() -> str:
     """The commit of the package's checkout, with -dirty if files have changed since; else the package's version."""
     if not (FOLDER.parents[1] / ".git").exists():  # installed, perhaps inside the checkout of another project
-        return f"version {version('cnnlesson')}"
+        return f"version {__version__}"
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         return subprocess.run(command, cwd=FOLDER, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
-        return f"version {version('cnnlesson')}"
+        return f"version {__version__}"
 
 
 def _cpu() -> str:
