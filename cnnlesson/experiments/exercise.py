@@ -103,7 +103,8 @@ class Exercise:
         options = {"retry_failed": self.plan.retry_failed, "ray": self.plan.ray}
         options["gpus_per_trial"] = self.plan.gpus_per_trial
         results = self.grid.run(**options)
-        if unfinished(results) or not self.plan.decays_at_best or (best := self.grid.best()) is None:
+        is_part = self.plan.part != (1, 1)
+        if is_part or unfinished(results) or not self.plan.decays_at_best or (best := self.grid.best()) is None:
             return results
         decays = list(dict.fromkeys([best["weight_decay"], *self.plan.decays_at_best]))
         at_best = self._search({name: [value] for name, value in best.items()} | {"weight_decay": decays})
@@ -161,14 +162,14 @@ def run_exercise(settings: Sequence[Setting], images: Images, plan: Plan, conclu
         print(f"\n{name}")
         results[name] = exercise.run()
     missing = {name: unfinished(table) for name, table in results.items()}
-    if any(missing.values()):
+    if plan.part != (1, 1) or any(missing.values()):
         for name, points in missing.items():
             print(
                 f"\n{name}: {count(len(points), 'point')} missing" + "".join(f"\n  {words(point)}" for point in points)
             )
         print(
-            "\nno report yet: it needs the whole table. When the other parts have ended, run the same command without "
-            "--part: it trains what is missing, then the decays at the best point, and writes the report"
+            "\nno report yet: it needs the whole table. When all parts have ended, run the same command without --part; "
+            "it trains what is missing, then the decays at the best point, and writes the report"
         )
         return
     for name, table in results.items():

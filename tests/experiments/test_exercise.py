@@ -294,6 +294,8 @@ def test_parts_train_their_share_and_the_run_without_part_writes_the_report(run,
     assert "resnet18: 1 point missing\n  lr 0.01, batch size 8, weight decay 0\n" in said
     assert "no report yet: it needs the whole table" in said
     assert not (tmp_path / "out" / "report.html").exists()
+    assert main(["status", "--storage", "out/resnet18.journal"]) == 0
+    assert "4 points: 3 completed, 1 waiting; no process runs it now" in capsys.readouterr().out
     assert run(*grid) == 0
     assert "3 of 4 trials have ended already" in capsys.readouterr().out
     parts = results()
