@@ -164,12 +164,10 @@ def run_exercise(settings: Sequence[Setting], images: Images, plan: Plan, conclu
     missing = {name: unfinished(table) for name, table in results.items()}
     if plan.part != (1, 1) or any(missing.values()):
         for name, points in missing.items():
-            print(
-                f"\n{name}: {count(len(points), 'point')} missing" + "".join(f"\n  {words(point)}" for point in points)
-            )
+            print(f"\n{name}: {count(len(points), 'point')} missing", *map(words, points), sep="\n  ")
         print(
-            "\nno report yet: it needs the whole table. When all parts have ended, run the same command without --part; "
-            "it trains what is missing, then the decays at the best point, and writes the report"
+            "\nno report yet: it needs the whole table. When all parts have ended, run the same command without "
+            "--part: it trains what is missing, then the decays at the best point, and writes the report"
         )
         return
     for name, table in results.items():
