@@ -1,6 +1,6 @@
 """Test what you changed since origin/main or the last commit, in less than a minute: `make quick`.
 
-The tests of a module are those that mirror its path. When the time is over, the remaining tests are skipped, and
+The tests of a module are those that mirror its path, or else its folder's. When the time is over, the remaining tests are skipped, and
 `make test` runs them.
 """
 
@@ -44,16 +44,14 @@ def git(*arguments: str) -> list[str]:
 
 
 def tests_of(path: Path) -> list[str]:
-    """The test file itself, or the folder or file in tests/ that mirrors a module of the package."""
+    """The test file itself, or the file in tests/ that mirrors a module of the package, or else the folder."""
+    candidates = []
     if path.parts[0] == "tests" and path.name.startswith("test_") and "browser" not in path.parts:
-        mirror = path
-    elif path.parts[0] == "cnnlesson" and len(path.parts) > 2:
-        mirror = Path("tests", path.parts[1])
+        candidates = [path]
     elif path.parts[0] == "cnnlesson":
-        mirror = Path("tests", f"test_{path.name}")
-    else:
-        return []
-    return [str(mirror)] if (ROOT / mirror).exists() else []
+        folder = Path("tests", *path.parts[1:-1])
+        candidates = [folder / f"test_{path.name}"] + ([folder] if folder != Path("tests") else [])
+    return [str(test) for test in candidates if (ROOT / test).exists()][:1]
 
 
 if __name__ == "__main__":
