@@ -1,7 +1,7 @@
 """Test what you changed since origin/main or the last commit, in less than a minute: `make quick`.
 
-The tests of a module are those that mirror its path, or else its folder's. When the time is over, the remaining tests are skipped, and
-`make test` runs them.
+The tests of a module are those that mirror its path, or else its folder's. When the time is over, the remaining tests
+are skipped, and `make test` runs them.
 """
 
 import subprocess
