@@ -50,7 +50,7 @@ UNITS = {path.stem for path in PACKAGE.glob("*.py")} | {path.parent.name for pat
 IMPORTS = {unit: set().union(*map(imported_units, modules_of(unit))) - {unit} for unit in sorted(UNITS)}
 
 
-@pytest.mark.parametrize("unit", NOT_LOADED)
+@pytest.mark.parametrize("unit", sorted(NOT_LOADED))
 def test_importing_a_unit_loads_nothing_it_does_not_need(unit):
     names = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in modules_of(unit)]
     names = [name.removesuffix(".__init__") for name in names if name not in NEEDS_AN_EXTRA]
