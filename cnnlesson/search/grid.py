@@ -163,7 +163,7 @@ class GridSearch:
             ValueError: the storage holds trials of other settings.
             OSError: another process runs this search, or the disk is full.
         """
-        start, expected, self._forecast = time.perf_counter(), self._forecast, None
+        began, expected, self._forecast = time.perf_counter(), self._forecast, None
         what = fingerprint(self.trial_run) | {"dtype": str(training_dtype(find_device(None)))}
         launch = {"grid": self.grid, "settings": self.settings, "run": what}
         notes = dict.fromkeys(note for path in _paths(self.storage) for note in _notes(path, launch))
@@ -184,9 +184,12 @@ class GridSearch:
                 else:
                     from cnnlesson.search.on_ray import run_on_ray
 
-                    run_on_ray(self, lambda point: Attempt(self, point, progress), retry_failed, ray, gpus_per_trial)
+                    def start(point: dict) -> tuple[Path, Attempt]:
+                        return self.checkpoint(point), Attempt(self, point, progress)
+
+                    run_on_ray(self.trial_run, self.claims(retry_failed), start, ray, gpus_per_trial)
         if expected and ended < len(trials):
-            print(f"forecast {duration(expected)}, actual {duration(time.perf_counter() - start)}")
+            print(f"forecast {duration(expected)}, actual {duration(time.perf_counter() - began)}")
         states = Counter(trial.state for trial in self._trials().values())
         if states["failed"]:
             failed = count(states["failed"], "trial")

@@ -8,7 +8,7 @@ import os
 import socket
 import warnings
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 
@@ -23,21 +23,14 @@ try:
 except ModuleNotFoundError as error:
     raise ValueError("Ray is not installed: pip install 'cnnlesson[ray]', or leave ray out") from error
 
-if TYPE_CHECKING:
-    from cnnlesson.search.grid import Attempt, GridSearch
 
-
-def run_on_ray(
-    search: "GridSearch",
-    attempt: Callable[[dict], "Attempt"],
-    retry_failed: bool,
-    address: str,
-    gpus_per_trial: float,
-) -> None:
-    """Run the trials of a `GridSearch` on the cluster at `address`, as many at a time as it has room for.
+def run_on_ray(run: Callable, claims: Iterator[dict], start: Callable, address: str, gpus_per_trial: float) -> None:
+    """Run trials on the cluster at `address`, as many at a time as it has room for.
 
     Args:
-        attempt: called with a point, returns what takes its epochs and its end.
+        run: as `cnnlesson.search.GridSearch` takes it.
+        claims: the points to train, each claimed when it is asked for.
+        start: called with a point; returns the path of its checkpoint, and the attempt that takes its epochs and end.
 
     Raises:
         ConnectionError: there is no cluster at the address.
@@ -56,18 +49,18 @@ def run_on_ray(
             ) from error
     # Ray shares the memory of NumPy arrays among the processes of a machine, and copies tensors.
     ray.util.register_serializer(ImageSet, serializer=_to_arrays, deserializer=_to_tensors)
-    run = ray.put(search.trial_run)
+    shared_run = ray.put(run)
     resources = ray.cluster_resources()
     gpus = gpus_per_trial if resources.get("GPU") else 0
     room = int(resources["GPU"] / gpus if gpus else resources.get("CPU", 1))
-    claims = search.claims(retry_failed)
     running = {}  # attempts, by the stream of their epochs
     try:
         while True:
             # One trial more than there is room for: Ray places it while this process does something else.
             while len(running) <= room and (point := next(claims, None)):
-                stream = _trial.options(num_gpus=gpus).remote(run, point, str(search.checkpoint(point).absolute()))
-                running[stream] = attempt(point)
+                checkpoint, attempt = start(point)
+                stream = _trial.options(num_gpus=gpus).remote(shared_run, point, str(checkpoint.absolute()))
+                running[stream] = attempt
             if not running:
                 return
             (stream,), _ = ray.wait(list(running), num_returns=1)
@@ -80,7 +73,7 @@ def run_on_ray(
             ray.shutdown()
 
 
-def _take_epoch(stream: Iterator, attempt: "Attempt") -> bool:
+def _take_epoch(stream: Iterator, attempt: Any) -> bool:
     """Whether the trial had another epoch; otherwise it has ended."""
     try:
         attempt.add(ray.get(next(stream)))
