@@ -18,13 +18,14 @@ from small_run import slow_run
 from cnnlesson.search import GridSearch, status
 
 GRID = {"lr": [0.1, 0.01, 0.001], "batch_size": [5, 8, 15], "weight_decay": [0, 0.0005]}  # 18 points
-KILLS = int(os.environ.get("CNNLESSON_KILLS", 12))  # 100 take about a quarter of an hour
+KILLS = int(os.environ.get("CNNLESSON_KILLS", 12))
+PAUSE, LONGEST_WAIT = (0.1, 1.5) if KILLS <= 12 else (2.5, 5)  # in seconds; 100 kills take some minutes
 SCRIPT = """
-import sys
+import functools, sys
 sys.path.insert(0, {tests!r})
-from test_survives import GRID, GridSearch, slow_run
+from test_survives import GRID, PAUSE, GridSearch, slow_run
 number, num_parts = map(int, sys.argv[2].split("/"))
-GridSearch(slow_run, GRID, sys.argv[1], part=(number, num_parts)).run()
+GridSearch(functools.partial(slow_run, pause=PAUSE), GRID, sys.argv[1], part=(number, num_parts)).run()
 """
 
 
@@ -86,7 +87,7 @@ def test_parts_that_are_killed_at_random_lose_nothing(launch, undisturbed, tmp_p
     deadline = time.monotonic() + 60 + 20 * KILLS
     while running:
         assert time.monotonic() < deadline
-        time.sleep(chance.uniform(0.1, 1.5))
+        time.sleep(chance.uniform(0.1, LONGEST_WAIT))
         for part, process in list(running.items()):
             if process.poll() == 0:
                 del running[part]
