@@ -21,7 +21,7 @@ from cnnlesson.training import Epoch
 try:
     import ray
 except ModuleNotFoundError as error:
-    raise ValueError("Ray is not installed: pip install 'cnnlesson[ray]', or leave ray out") from error
+    raise ValueError("Ray is not installed: pip install ray, or leave ray out") from error
 
 
 def run_on_ray(run: Callable, claims: Iterator[dict], start: Callable, address: str, gpus_per_trial: float) -> None:

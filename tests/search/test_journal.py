@@ -300,5 +300,5 @@ def test_a_change_of_the_dtype_is_told(tmp_path, capsys, monkeypatch):
 def test_without_ray_installed_it_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.delitem(sys.modules, "cnnlesson.search.on_ray", raising=False)
-    with pytest.raises(ValueError, match=r"Ray is not installed: pip install 'cnnlesson\[ray\]', or leave ray out"):
+    with pytest.raises(ValueError, match=r"Ray is not installed: pip install ray, or leave ray out"):
         GridSearch(run, GRID, tmp_path / "grid.journal").run(ray="auto")
