@@ -80,4 +80,7 @@ for epoch in range(num_finished, EPOCHS):
         with atomic_write(CHECKPOINT) as unfinished:
             torch.save(state, unfinished)
 
+# End together: the others wait until process 0 has saved, and the reducer is gone before its connections close.
+dist.barrier()
+del parallel_model
 dist.destroy_process_group()
