@@ -79,7 +79,8 @@ class Journal:
             self._file = self.path.open("ab", buffering=0)
             content = self.path.read_bytes()
             if not content.startswith(FIRST_BYTES):
-                self._file.truncate(0)  # nothing, or a part of the header
+                if content:  # a part of the header. Never cut a new file: another process may be writing its first lines
+                    self._file.truncate(0)
                 self._append(HEADER)
                 return False
             was_cut = not content.endswith(b"\n")
@@ -118,9 +119,9 @@ class Journal:
     def _is_taken_over(self) -> bool:
         """Whether another process writes here; one that was refused has written only its launch."""
         records = read(self.path)
-        launched = next(place for place, record in enumerate(records) if record["by"] == self.by and "launch" in record)
-        others = [record for record in records[launched:] if record["by"] != self.by]
-        return any(not {"launch", "leave"} & record.keys() for record in others)
+        own = [place for place, record in enumerate(records) if record["by"] == self.by]
+        others = [record for record in records[own[0] :] if record["by"] != self.by] if own else []
+        return not own or any(not {"journal", "launch", "leave"} & record.keys() for record in others)
 
     def _append(self, record: Mapping) -> None:
         line = json.dumps({**record, "by": self.by, "time": round(time.time(), 6)})

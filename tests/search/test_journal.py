@@ -158,6 +158,31 @@ def test_a_process_whose_journal_was_taken_over_stops(tmp_path):
         GridSearch(silent_for_too_long, GRID, path).run()
 
 
+def test_of_two_processes_that_create_a_journal_at_once_the_first_owns_it(tmp_path, monkeypatch):
+    path = tmp_path / "grid.journal"
+    first, second = journal.Journal(path), journal.Journal(path)
+    content = {"grid": GRID, "settings": {}, "run": {}}
+    # The second process has read the file just before the first one wrote into it.
+    refuse, looks = second._refuse_if_owned, []
+    monkeypatch.setattr(second, "_refuse_if_owned", lambda: looks.append(1) if not looks else refuse())
+    with first.launch(content):
+        with monkeypatch.context() as patch:
+            patch.setattr(type(path), "read_bytes", lambda path: b"")
+            with pytest.raises(OSError, match="another process is running the search"), second.launch(content):
+                pass
+        first.write({"start": {"lr": 0.1, "batch_size": 16}})
+    assert [record["start"]["lr"] for record in journal.read(path) if "start" in record] == [0.1]
+
+
+def test_a_process_whose_launch_is_gone_from_its_journal_stops(tmp_path):
+    path = tmp_path / "grid.journal"
+    own = journal.Journal(path)
+    with own.launch({"grid": GRID, "settings": {}, "run": {}}):
+        path.write_bytes(path.read_bytes().splitlines(keepends=True)[0].replace(own.by.encode(), b"other"))
+        with pytest.raises(OSError, match="another process has taken over the journal"):
+            own.write({"start": {"lr": 0.1, "batch_size": 16}})
+
+
 def test_a_process_says_that_it_is_alive_while_an_epoch_takes_long(tmp_path, monkeypatch):
     monkeypatch.setattr(journal, "HEARTBEAT_SECONDS", 0.5)
     path = tmp_path / "grid.journal"
