@@ -9,6 +9,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from cnnlesson.runtime.display import count
+
 # The time between two measurements of a GPU's utilization, which is itself an average over about as long.
 SAMPLE_SECONDS = 0.2
 
@@ -46,8 +48,7 @@ def describe(device: torch.device) -> str:
 
 def threads() -> str:
     """The number of threads that torch uses on the CPU, such as "1 thread" or "2 threads"."""
-    number = torch.get_num_threads()
-    return f"{number} {'thread' if number == 1 else 'threads'}"
+    return count(torch.get_num_threads(), "thread")
 
 
 def training_dtype(device: torch.device) -> torch.dtype:
