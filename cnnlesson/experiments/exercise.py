@@ -94,9 +94,7 @@ class Exercise:
             run = functools.partial(run, seed=plan.seeds[0])
             settings["seed"] = plan.seeds[0]
         storage = plan.out / f"{setting.model}.journal"
-        return GridSearch(
-            run, grid, storage, settings=settings, num_classes=len(images.train.classes), part=plan.part
-        )  # fmt: skip
+        return GridSearch(run, grid, storage, settings=settings, num_classes=len(images.train.classes), part=plan.part)
 
     def run(self) -> pd.DataFrame:
         """Run what has not ended yet, and return all epochs of all trials."""
@@ -185,9 +183,7 @@ def run_exercise(settings: Sequence[Setting], images: Images, plan: Plan, conclu
     for setting in settings:
         about[f"settings of {setting.model}"] = ", ".join(f"{name} {value}" for name, value in asdict(setting).items())
     about |= circumstances(device)
-    page = report.write(
-        results, plan.out, num_classes=num_classes, conclusions=conclusions, about=about, chosen=chosen
-    )  # fmt: skip
+    page = report.write(results, plan.out, num_classes=num_classes, conclusions=conclusions, about=about, chosen=chosen)
     print(f"\nthe report is {page}: open it in a browser")
 
 
