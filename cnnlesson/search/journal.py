@@ -79,7 +79,7 @@ class Journal:
             self._file = self.path.open("ab", buffering=0)
             content = self.path.read_bytes()
             if not content.startswith(FIRST_BYTES):
-                if content:  # a part of the header. Never cut a new file: another process may be writing its first lines
+                if content:  # a part of the header; never cut a new file, another process may be writing it
                     self._file.truncate(0)
                 self._append(HEADER)
                 return False
