@@ -1,21 +1,21 @@
 """A grid search over hyper-parameters that loses nothing: it continues where it stopped, whatever stopped it."""
 
 import gc
-import glob
-import itertools
 import json
 import math
 import os
-import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
+from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
 import torch
 
+from cnnlesson.data.batches import watch_batches
 from cnnlesson.doctor import diagnose
 from cnnlesson.points import combinations, key_of, plain_grid, words
 from cnnlesson.results import ENDED, NOT_ENDED, Trial, best_point, last_epochs, overview, results_table, trials_of
@@ -23,7 +23,7 @@ from cnnlesson.runtime.atomic import remove_unfinished
 from cnnlesson.runtime.device import busy_share, find_device, training_dtype
 from cnnlesson.runtime.display import count, duration
 from cnnlesson.runtime.fingerprint import changes_between, fingerprint
-from cnnlesson.search.journal import Journal, owner_of, read
+from cnnlesson.search.journal import Journal, journals_of
 from cnnlesson.search.progress import Progress
 from cnnlesson.search.trial import Cost, TrialError, epochs_of, measure
 from cnnlesson.training import Epoch
@@ -72,7 +72,7 @@ class GridSearch:
         self.grid = plain_grid(grid)
         self.points = combinations(self.grid)
         # Every n-th point, dealt by cost, so that each part has as many of the slow ones.
-        dealt = list(itertools.chain(*_by_cost(self.points).values()))[number - 1 :: num_parts]
+        dealt = sorted(self.points, key=_kind)[number - 1 :: num_parts]
         self.own_points = [point for point in self.points if point in dealt]
         self.settings = json.loads(json.dumps(dict(settings or {})))  # as they come back from the journal
         self.num_classes = num_classes
@@ -80,8 +80,7 @@ class GridSearch:
         self.checkpoints = Path(checkpoints or self.storage.with_suffix(".checkpoints")).expanduser()
         own_name = f"{self.storage.stem}.{number}-of-{num_parts}{self.storage.suffix}"
         self.journal = Journal(self.storage if part == (1, 1) else self.storage.with_name(own_name))
-        self.told = set()  # remarks of the training doctor on the device
-        self._costs = {}
+        self._costs: dict[tuple, Cost] = {}
         self._forecast: float | None = None  # seconds
 
     # Before
@@ -127,20 +126,20 @@ class GridSearch:
         if not costs:
             print("there is nothing to run")
             return {}
-        seconds_per_epoch = sum(cost.epoch for cost in costs)
-        available = 60 * minutes - sum(cost.start for cost in costs)
-        epochs = costs[0].epochs
-        most = max(0, math.floor(available / seconds_per_epoch))
-        images = min(1.0, max(0.0, available / (epochs * seconds_per_epoch)))
+        most = (60 * minutes - sum(cost.start for cost in costs)) / sum(cost.epoch for cost in costs)
+        epochs, images = max(0, math.floor(most)), min(1.0, max(0.0, most / costs[0].epochs))
         print(
-            f"into {minutes:g} minutes fit {count(len(costs), 'trial')} of {count(most, 'epoch')} with all images, "
-            f"or of {count(epochs, 'epoch')} with {images:.0%} of the images"
+            f"into {minutes:g} minutes fit {count(len(costs), 'trial')} of {count(epochs, 'epoch')} with all images, "
+            f"or of {count(costs[0].epochs, 'epoch')} with {images:.0%} of the images"
         )
-        return {"epochs": most, "images": images}
+        return {"epochs": epochs, "images": images}
 
     def _todo(self) -> dict[tuple, list[dict]]:
+        """The points that have not ended, by what their cost depends on."""
         trials = self._trials()
-        return _by_cost([point for point in self.own_points if trials[key_of(point)].state not in ENDED])
+        points = [point for point in self.own_points if trials[key_of(point)].state not in ENDED]
+        # The smallest batch first: a CPU keeps the memory of the largest.
+        return {kind: list(group) for kind, group in groupby(sorted(points, key=_kind), key=_kind)}
 
     def _cost(self, point: dict) -> Cost:
         if (kind := _kind(point)) not in self._costs:
@@ -166,29 +165,25 @@ class GridSearch:
         began, expected, self._forecast = time.perf_counter(), self._forecast, None
         what = fingerprint(self.trial_run) | {"dtype": str(training_dtype(find_device(None)))}
         launch = {"grid": self.grid, "settings": self.settings, "run": what}
-        notes = dict.fromkeys(note for path in _paths(self.storage) for note in _notes(path, launch))
-        with self.journal.launch(launch) as was_cut:
-            trials = self._trials().values()
-            ended = sum(trial.state in ENDED for trial in trials)
-            epochs = next((cost.epochs for cost in self._costs.values()), 1)
-            with Progress(len(trials), ended, lambda: overview(self.results()), epochs) as progress:
-                if was_cut:
-                    progress.say(f"the last line of {self.journal.path} was cut in the middle and is dropped")
-                if ended:
-                    progress.say(f"{ended} of {len(trials)} trials have ended already and are not run again")
-                for note in notes if ended < len(trials) else ():
-                    progress.say(note)
-                if ray is None:
-                    for point in self.claims(retry_failed):
-                        self._run_here(Attempt(self, point, progress))
-                else:
-                    from cnnlesson.search.on_ray import run_on_ray
+        notes = _compare_with_journals(self.storage, launch)
+        with self.journal.launch(launch):
+            ended = sum(trial.state in ENDED for trial in self._trials().values())
+            progress = Progress(len(self.points), ended, lambda: overview(self.results()))
+            if ended:
+                progress.say(f"{ended} of {len(self.points)} trials have ended already and are not run again")
+            for note in notes if ended < len(self.points) else ():
+                progress.say(note)
+            points = self._claims(retry_failed, progress)
+            if ray is None:
+                outcomes = self._run_here(points, progress)
+            else:
+                from cnnlesson.search.on_ray import run_on_ray
 
-                    def start(point: dict) -> tuple[Path, Attempt]:
-                        return self.checkpoint(point), Attempt(self, point, progress)
-
-                    run_on_ray(self.trial_run, self.claims(retry_failed), start, ray, gpus_per_trial)
-        if expected and ended < len(trials):
+                outcomes = run_on_ray(self.trial_run, points, self.checkpoint, ray, gpus_per_trial)
+            with progress.bar, watch_batches(progress.batch), closing(outcomes):
+                for point, outcome in outcomes:
+                    self._keep(point, outcome, progress)
+        if expected and ended < len(self.points):
             print(f"forecast {duration(expected)}, actual {duration(time.perf_counter() - began)}")
         states = Counter(trial.state for trial in self._trials().values())
         if states["failed"]:
@@ -198,7 +193,7 @@ class GridSearch:
             print(f"the table is unfinished: {left}. Run the other parts, or leave part out to train what is missing")
         return self.results()
 
-    def claims(self, retry_failed: bool) -> Iterator[dict]:
+    def _claims(self, retry_failed: bool, progress: Progress) -> Iterator[dict]:
         """The points that this process trains, each claimed in its journal just before it is yielded."""
         for point in self.own_points:
             state = self._trials()[key_of(point)].state
@@ -206,19 +201,46 @@ class GridSearch:
                 self.journal.write({"start": point})
                 # Another process may have claimed it at the same moment: the first one trains it.
                 if self._trials()[key_of(point)].by == self.journal.by:
+                    progress.show(words(point), 0.0)
                     yield point
                 else:
                     self.journal.write({"end": "withdrawn", "point": point})
 
-    def _run_here(self, attempt: "Attempt") -> None:
-        try:
-            with busy_share(find_device(None)) as busy:
-                for epoch in epochs_of(self.trial_run, attempt.point, self.checkpoint(attempt.point)):
-                    attempt.add(epoch, busy())
-            attempt.end()
-        except TrialError as error:
-            attempt.fail(str(error))
-        gc.collect()  # the network goes before the next one comes, also if running out of memory ended it
+    def _run_here(self, points: Iterator[dict], progress: Progress) -> Iterator[tuple[dict, Epoch | TrialError | None]]:
+        """A point and what has become of it: an epoch, None at its end, or why it failed."""
+        for point in points:
+            try:
+                with busy_share(find_device(None)) as busy:
+                    for epoch in epochs_of(self.trial_run, point, self.checkpoint(point)):
+                        yield point, epoch
+                        for remark in diagnose([], None, busy()):  # what holds for the device, holds for all trials
+                            progress.remark("this device", epoch.number, remark)
+                yield point, None
+            except TrialError as error:
+                yield point, error
+            gc.collect()  # the network goes before the next one comes, also if running out of memory ended it
+
+    def _keep(self, point: dict, outcome: Epoch | TrialError | None, progress: Progress) -> None:
+        """Write what has become of a trial to the journal, and show it."""
+        name = words(point)
+        if isinstance(outcome, Epoch):
+            self.journal.write({"epoch": asdict(outcome), "point": point})
+            text = f": epoch {outcome.number} of {outcome.epochs}, validation {outcome.val_accuracy:.1%}"
+            progress.show(name, outcome.number / outcome.epochs, text)
+            for remark in diagnose(self._history(point), self.num_classes):
+                progress.remark(name, outcome.number, remark)
+            return
+        if outcome is not None:
+            end, text = {"end": "failed", "reason": str(outcome)}, f"failed: {outcome}"
+        elif (last := self._history(point)[-1]).diverged:
+            end, text = {"end": "diverged"}, f"diverged in epoch {last.number}"
+        else:
+            end = {"end": "completed"}
+            text = f"epoch {last.number}, loss {last.train_loss:.3f}, validation {last.val_accuracy:.1%}"
+        self.journal.write({**end, "point": point})
+        progress.say(f"{name}: {text}")
+        progress.show(name, 1.0)
+        self._remove_checkpoints()
 
     # After
 
@@ -242,64 +264,23 @@ class GridSearch:
         exact = (f"{name}={int(value) if value == int(value) else value!r}" for name, value in point.items())
         return self.checkpoints / f"{'-'.join(exact)}.pt"
 
-    def remove_checkpoints(self) -> None:
+    def _remove_checkpoints(self) -> None:
         """Of the points that have ended, keep the files of the best, and of failed trials, which may run again."""
         trials = self._trials()
-        best = best_point(results_table(self.points, trials), allow_unfinished=True) or {"": math.nan}
-        same_point = {}  # trials that differ only in their seed
+        best = self.best(allow_unfinished=True)
         for point in self.points:
-            same_point.setdefault(key_of({**point, "seed": 0}), []).append(point)
-        for seeds in same_point.values():
-            states = {trials[key_of(point)].state for point in seeds}
-            if states <= {"completed", "diverged"} and not best.items() <= seeds[0].items():
-                for point in seeds:
-                    self.checkpoint(point).unlink(missing_ok=True)
-                    remove_unfinished(self.checkpoint(point))
+            without_seed = {name: value for name, value in point.items() if name != "seed"}
+            seeds = [other for other in self.points if without_seed.items() <= other.items()]
+            has_ended = all(trials[key_of(other)].state in ("completed", "diverged") for other in seeds)
+            if has_ended and without_seed != best:
+                self.checkpoint(point).unlink(missing_ok=True)
+                remove_unfinished(self.checkpoint(point))
+
+    def _history(self, point: dict) -> list[Epoch]:
+        return [Epoch(**epoch) for epoch in self._trials()[key_of(point)].epochs]
 
     def _trials(self) -> dict[tuple, Trial]:
-        return trials_of(self.points, _with_owners(map(read, _paths(self.storage))))
-
-
-class Attempt:
-    """A trial that runs now: its epochs and its end go to the journal, the screen and the training doctor."""
-
-    def __init__(self, search: GridSearch, point: dict, progress: Progress):
-        self.search, self.point, self.progress = search, point, progress
-        self.name = words(point)
-        self.history = []
-        self.told = set()  # remarks of the training doctor
-        progress.start(self.name)
-
-    def add(self, epoch: Epoch, busy: float | None = None) -> None:
-        """Keep an epoch; `busy` is the share of it in which the device worked."""
-        self.history.append(epoch)
-        self.search.journal.write({"epoch": asdict(epoch), "point": self.point})
-        self.progress.epoch(self.name, epoch)
-        self._tell(diagnose(self.history, self.search.num_classes), self.told)
-        self._tell(diagnose([], None, busy), self.search.told)  # what holds for the device, holds for all trials
-
-    def _tell(self, remarks: Iterable[str], told: set) -> None:
-        """Print each remark of the doctor once, though its numbers change from epoch to epoch."""
-        for remark in remarks:
-            if (symptom := re.sub(r"[\d.e%-]+", "", remark)) not in told:
-                self.progress.say(f"  {self.name}, epoch {self.history[-1].number}: {remark}")
-                told.add(symptom)
-
-    def end(self) -> None:
-        last = self.history[-1]
-        if last.diverged:
-            self._end({"end": "diverged"}, f"diverged in epoch {last.number}")
-        else:
-            text = f"epoch {last.number}, loss {last.train_loss:.3f}, validation {last.val_accuracy:.1%}"
-            self._end({"end": "completed"}, text)
-
-    def fail(self, reason: str) -> None:
-        self._end({"end": "failed", "reason": reason}, f"failed: {reason}")
-
-    def _end(self, record: dict, text: str) -> None:
-        self.search.journal.write({**record, "point": self.point})
-        self.progress.end(self.name, text)
-        self.search.remove_checkpoints()
+        return trials_of(self.points, journals_of(self.storage))
 
 
 def status(storage: str | os.PathLike) -> str:
@@ -308,60 +289,40 @@ def status(storage: str | os.PathLike) -> str:
     Raises:
         ValueError: there is no search in the storage.
     """
-    journals = [read(path) for path in _paths(Path(storage).expanduser())]
-    grids = [record["launch"]["grid"] for records in journals for record in records if "launch" in record]
+    journals = journals_of(Path(storage).expanduser())
+    grids = [record["launch"]["grid"] for records, _ in journals for record in records if "launch" in record]
     if not grids:
         raise ValueError(f"{storage} holds no search: start it with run()")
     points = {key_of(point): point for grid in grids for point in combinations(grid)}.values()
-    table = results_table(points, trials_of(points, _with_owners(journals)))
+    table = results_table(points, trials_of(points, journals))
     counts = Counter(last_epochs(table)["state"])
     states = ", ".join(f"{counts[state]} {state}" for state in (*ENDED, *NOT_ENDED) if counts[state])
-    running = sum(owner_of(records) is not None for records in journals)
+    running = sum(owner is not None for _, owner in journals)
     who = f"{count(running, 'process runs', 'processes run')} it now" if running else "no process runs it now"
     return f"{count(len(points), 'point')}: {states}; {who}\n{overview(table).to_string(index=False)}"
 
 
-def _paths(storage: Path) -> list[Path]:
-    """The journals of a search: alexnet.journal, and those of parts, such as alexnet.3-of-8.journal."""
-    return [storage, *sorted(storage.parent.glob(f"{glob.escape(storage.stem)}.*-of-*{glob.escape(storage.suffix)}"))]
-
-
-def _with_owners(journals: Iterable[Sequence[dict]]) -> list[tuple[Sequence[dict], str | None]]:
-    return [(records, (owner_of(records) or {}).get("by")) for records in journals]
-
-
-def _notes(path: Path, launch: Mapping) -> Iterator[str]:
-    """What the user must know before trials of `launch` join those of the journal `path`.
+def _compare_with_journals(storage: Path, launch: Mapping) -> list[str]:
+    """What the user must know before trials of `launch` join those of the journals.
 
     Raises:
-        ValueError: the journal has other settings, or a grid over other names.
+        ValueError: the journals have other settings, or a grid over other names.
     """
-    records = read(path)
-    trained = {record["by"] for record in records if record.get("end") in ENDED}
-    for record in (record for record in records if "launch" in record):
-        before = record["launch"]
-        if changes := changes_between(before["settings"], launch["settings"]):
-            raise ValueError(f"{path} holds trials of other settings ({changes}): name another file")
-        if before["grid"].keys() != launch["grid"].keys():
-            names, now = ", ".join(before["grid"]), ", ".join(launch["grid"])
-            raise ValueError(f"{path} holds trials over {names}, now the grid is over {now}: name another file")
-        if record["by"] in trained and (changes := changes_between(before["run"], launch["run"])):
-            yield (
-                f"run has changed since trials in {path} ended ({changes}): they keep their old results. To train them "
-                "again, name another file"
-            )
-    if records and any({*before["grid"][name]} != {*values} for name, values in launch["grid"].items()):
-        changes = changes_between(before["grid"], launch["grid"])
-        yield f"the grid has changed ({changes}): what has ended of the old one stays"
+    notes = []
+    for records, _ in journals_of(storage):
+        trained = {record["by"] for record in records if record.get("end") in ENDED}
+        for record in (record for record in records if "launch" in record):
+            before, now = (one["settings"] | {"grid": sorted(one["grid"])} for one in (record["launch"], launch))
+            if changes := changes_between(before, now):
+                raise ValueError(f"{storage} holds trials of other settings ({changes}): name another file")
+            if record["by"] in trained and (changes := changes_between(record["launch"]["run"], launch["run"])):
+                notes.append(
+                    f"run has changed since trials in {storage} ended ({changes}): they keep their old results. To "
+                    "train them again, name another file"
+                )
+    return list(dict.fromkeys(notes))
 
 
 def _kind(point: Mapping[str, float]) -> tuple:
     """What of a point changes its cost."""
     return tuple((name, value) for name, value in point.items() if name not in SAME_COST)
-
-
-def _by_cost(points: Sequence[dict]) -> dict[tuple, list[dict]]:
-    groups = {}
-    for point in sorted(points, key=_kind):  # the smallest batch first: a CPU keeps the memory of the largest
-        groups.setdefault(_kind(point), []).append(point)
-    return groups

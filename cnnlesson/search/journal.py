@@ -3,17 +3,17 @@
 A process writes one journal and no other; any number of processes read it. Lines are only added, each flushed and
 synced, so a crash costs at most the line that was being written:
 
-    {"journal": "cnnlesson", "version": 1, ...}      the first line
-    {"launch": {"host": ..., "pid": ..., ...}, ...}  a process starts to write
-    {"start": POINT, ...}                            a trial starts, or starts again
-    {"epoch": {...}, "point": POINT, ...}            one of its epochs
-    {"end": "completed", "point": POINT, ...}        it has ended; or "withdrawn", if another process was first
-    {"alive": true, ...}                             nothing else was written for a while
-    {"leave": true, ...}                             the process stops writing
+    {"by": ..., "launch": {"host": ..., "pid": ..., ...}}  a process starts to write
+    {"by": ..., "start": POINT}                            a trial starts, or starts again
+    {"by": ..., "epoch": {...}, "point": POINT}            one of its epochs
+    {"by": ..., "end": "completed", "point": POINT}        it has ended; or "withdrawn", if another process was first
+    {"by": ..., "alive": true}                             nothing else was written for a while
+    {"by": ..., "leave": true}                             the process stops writing
 
-Every line also has "by", the launch that wrote it, and "time", in seconds since 1970.
+"by" is the launch that wrote the line. Every line also has its "time", in seconds since 1970.
 """
 
+import glob
 import json
 import os
 import platform
@@ -28,8 +28,7 @@ import psutil
 
 from cnnlesson.runtime.atomic import make_folder
 
-HEADER = {"journal": "cnnlesson", "version": 1}
-FIRST_BYTES = json.dumps(HEADER)[:-1].encode()
+FIRST_BYTES = b'{"by": "'
 HEARTBEAT_SECONDS = 20  # a process writes at least this often
 GRACE_SECONDS = 120  # a process on another machine that was silent for this long is dead
 
@@ -44,8 +43,8 @@ class Journal:
         self._lock = threading.Lock()  # the heartbeat writes from a thread of its own
 
     @contextmanager
-    def launch(self, content: Mapping) -> Iterator[bool]:
-        """Own the journal during the block; yields whether a crash has cut its last line in the middle.
+    def launch(self, content: Mapping) -> Iterator[None]:
+        """Own the journal during the block.
 
         Raises:
             OSError: another process owns it, or it cannot be written.
@@ -54,16 +53,17 @@ class Journal:
         self.by = uuid.uuid4().hex[:8]
         self._refuse_if_owned()
         process = {"host": platform.node(), "pid": os.getpid(), "started": psutil.Process().create_time()}
-        was_cut = self._open()
         ended = threading.Event()
         heartbeat = threading.Thread(target=self._beat, args=(ended,), daemon=True)
         _own_launches.add(self.by)
         try:
-            self._append({"launch": {**process, **content}})
+            # If a crash has cut the last line, end it: reading skips it.
+            is_cut = self.path.exists() and not (self.path.read_bytes() or b"\n").endswith(b"\n")
+            self._append({"launch": {**process, **content}}, before="\n" * is_cut)
             # Two processes may come here at the same moment: the first launch in the file owns the journal.
             self._refuse_if_owned()
             heartbeat.start()
-            yield was_cut
+            yield
         finally:
             ended.set()
             if heartbeat.is_alive():
@@ -71,22 +71,6 @@ class Journal:
             with suppress(OSError):
                 self._append({"leave": True})
             _own_launches.discard(self.by)
-            self._file.close()
-
-    def _open(self) -> bool:
-        with self._in_one_line():
-            # Unbuffered, in append mode: a line is one write at the end of the file, even if another process writes.
-            self._file = self.path.open("ab", buffering=0)
-            content = self.path.read_bytes()
-            if not content.startswith(FIRST_BYTES):
-                if content:  # a part of the header; never cut a new file, another process may be writing it
-                    self._file.truncate(0)
-                self._append(HEADER)
-                return False
-            was_cut = not content.endswith(b"\n")
-            if was_cut:
-                self._file.write(b"\n")  # reading skips the rest of that line
-            return was_cut
 
     def _refuse_if_owned(self) -> None:
         records = read(self.path)
@@ -106,29 +90,34 @@ class Journal:
             OSError: the disk is full, the file was removed, or another process has taken the journal over.
         """
         with self._lock:
-            status = os.fstat(self._file.fileno())
-            if status.st_nlink == 0:
-                raise OSError(f"the journal {self.path} was removed during the search: run again to start a new one")
-            if status.st_size != self._size and self._is_taken_over():
+            size = self.path.stat().st_size if self.path.exists() else 0
+            if size != self._size and self._is_lost():
                 raise OSError(
-                    f"another process has taken over the journal {self.path}, since this one was silent for over "
-                    f"{GRACE_SECONDS} s: wait until it ends, then run again"
+                    f"the journal {self.path} was removed, or another process has taken it over since this one was "
+                    f"silent for over {GRACE_SECONDS} s: wait until that one ends, then run again"
                 )
             self._append(record)
 
-    def _is_taken_over(self) -> bool:
-        """Whether another process writes here; one that was refused has written only its launch."""
+    def _is_lost(self) -> bool:
+        """Whether the launch of this process is gone, or another process writes; a refused one only launches."""
         records = read(self.path)
         own = [place for place, record in enumerate(records) if record["by"] == self.by]
         others = [record for record in records[own[0] :] if record["by"] != self.by] if own else []
-        return not own or any(not {"journal", "launch", "leave"} & record.keys() for record in others)
+        return not own or any(not {"launch", "leave"} & record.keys() for record in others)
 
-    def _append(self, record: Mapping) -> None:
-        line = json.dumps({**record, "by": self.by, "time": round(time.time(), 6)})
-        with self._in_one_line():
-            self._file.write(f"{line}\n".encode())
-            os.fsync(self._file.fileno())
-        self._size = self._file.tell()
+    def _append(self, record: Mapping, before: str = "") -> None:
+        line = json.dumps({"by": self.by, "time": round(time.time(), 6), **record})
+        try:
+            # Unbuffered, in append mode: a line is one write at the end of the file, even if another process writes.
+            with self.path.open("ab", buffering=0) as file:
+                file.write(f"{before}{line}\n".encode())
+                os.fsync(file.fileno())
+                self._size = file.tell()
+        except OSError as error:
+            raise OSError(
+                f"the journal {self.path} cannot be written ({error.strerror}): free some space on that disk, or name "
+                "another file; what is finished is kept"
+            ) from error
         self._written = time.monotonic()
 
     def _beat(self, ended: threading.Event) -> None:
@@ -136,18 +125,6 @@ class Journal:
             if time.monotonic() - self._written > HEARTBEAT_SECONDS:
                 with suppress(OSError):  # the next line that matters reports it
                     self.write({"alive": True})
-
-    @contextmanager
-    def _in_one_line(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            if error.errno is None:
-                raise  # in one line already
-            raise OSError(
-                f"the journal {self.path} cannot be written ({error.strerror}): free some space on that disk, or name "
-                "another file; what is finished is kept"
-            ) from error
 
 
 def read(path: Path) -> list[dict]:
@@ -161,9 +138,10 @@ def read(path: Path) -> list[dict]:
     if not path.is_file():
         raise ValueError(f"{path} is not a file: name a journal, such as results/alexnet.journal")
     with path.open("rb") as file:
-        start = file.read(len(FIRST_BYTES))
-        if not FIRST_BYTES.startswith(start.rstrip(b"\0")):
-            is_old = start.startswith(b'{"op_code"')
+        start = file.read(100)
+        first_line = start.lstrip(b"\0\r\n").split(b"\n")[0].rstrip(b"\0")
+        if not FIRST_BYTES.startswith(first_line[: len(FIRST_BYTES)]):
+            is_old = first_line.startswith(b'{"op_code"')
             kind = "a journal of cnnlesson 0.1, which this version cannot read" if is_old else "not a journal of trials"
             raise ValueError(f"{path} is {kind}: name another file")
         lines = (start + file.read()).split(b"\n")
@@ -174,6 +152,13 @@ def read(path: Path) -> list[dict]:
             if isinstance(record, dict) and {"by", "time"} <= record.keys():
                 records.append(record)
     return records
+
+
+def journals_of(storage: Path) -> list[tuple[list[dict], str | None]]:
+    """The records of each journal of a search, such as alexnet.journal and alexnet.3-of-8.journal, and who owns it."""
+    parts = storage.parent.glob(f"{glob.escape(storage.stem)}.*-of-*{glob.escape(storage.suffix)}")
+    journals = map(read, [storage, *sorted(parts)])
+    return [(records, (owner_of(records) or {}).get("by")) for records in journals]
 
 
 def owner_of(records: Sequence[dict]) -> dict | None:

@@ -8,14 +8,14 @@ import os
 import socket
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
 
 import torch
 
 from cnnlesson.data import ImageSet
 from cnnlesson.runtime.checkpoint import CheckpointError
 from cnnlesson.runtime.display import one_line
-from cnnlesson.search.trial import epochs_of
+from cnnlesson.search.trial import TrialError, epochs_of
 from cnnlesson.training import Epoch
 
 try:
@@ -24,13 +24,18 @@ except ModuleNotFoundError as error:
     raise ValueError("Ray is not installed: pip install ray, or leave ray out") from error
 
 
-def run_on_ray(run: Callable, claims: Iterator[dict], start: Callable, address: str, gpus_per_trial: float) -> None:
+def run_on_ray(
+    run: Callable, points: Iterator[dict], checkpoint: Callable[[dict], Path], address: str, gpus_per_trial: float
+) -> Iterator[tuple[dict, Epoch | TrialError | None]]:
     """Run trials on the cluster at `address`, as many at a time as it has room for.
 
     Args:
         run: as `cnnlesson.search.GridSearch` takes it.
-        claims: the points to train, each claimed when it is asked for.
-        start: called with a point; returns the path of its checkpoint, and the attempt that takes its epochs and end.
+        points: each is claimed when it is asked for.
+        checkpoint: returns the path of a point's checkpoint.
+
+    Yields:
+        A point and what has become of it: an epoch, None at its end, or why it failed.
 
     Raises:
         ConnectionError: there is no cluster at the address.
@@ -53,19 +58,19 @@ def run_on_ray(run: Callable, claims: Iterator[dict], start: Callable, address: 
     resources = ray.cluster_resources()
     gpus = gpus_per_trial if resources.get("GPU") else 0
     room = int(resources["GPU"] / gpus if gpus else resources.get("CPU", 1))
-    running = {}  # attempts, by the stream of their epochs
+    running = {}  # points, by the stream of their epochs
     try:
         while True:
             # One trial more than there is room for: Ray places it while this process does something else.
-            while len(running) <= room and (point := next(claims, None)):
-                checkpoint, attempt = start(point)
-                stream = _trial.options(num_gpus=gpus).remote(shared_run, point, str(checkpoint.absolute()))
-                running[stream] = attempt
+            while len(running) <= room and (point := next(points, None)):
+                path = str(checkpoint(point).absolute())
+                running[_trial.options(num_gpus=gpus).remote(shared_run, point, path)] = point
             if not running:
                 return
             (stream,), _ = ray.wait(list(running), num_returns=1)
-            if not _take_epoch(stream, running[stream]):
-                del running[stream]
+            outcome = _next_epoch(stream)
+            point = running[stream] if isinstance(outcome, Epoch) else running.pop(stream)
+            yield point, outcome
     finally:
         for stream in running:
             ray.cancel(stream, force=True)
@@ -73,20 +78,17 @@ def run_on_ray(run: Callable, claims: Iterator[dict], start: Callable, address: 
             ray.shutdown()
 
 
-def _take_epoch(stream: Iterator, attempt: Any) -> bool:
-    """Whether the trial had another epoch; otherwise it has ended."""
+def _next_epoch(stream: Iterator) -> Epoch | TrialError | None:
     try:
-        attempt.add(ray.get(next(stream)))
-        return True
+        return ray.get(next(stream))
     except StopIteration:
-        attempt.end()
+        return None
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, CheckpointError):
             raise error.cause from error
-        attempt.fail(str(error.cause))
+        return TrialError(str(error.cause))
     except ray.exceptions.RayError as error:
-        attempt.fail(one_line(error))
-    return False
+        return TrialError(one_line(error))
 
 
 @ray.remote(max_retries=-1, num_returns="streaming")

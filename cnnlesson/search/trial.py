@@ -6,11 +6,11 @@ import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
+from typing import NamedTuple
 
 import torch
 
@@ -50,8 +50,7 @@ def epochs_of(run: Callable, point: Mapping[str, float], checkpoint: str | os.Pa
         raise TrialError("run has yielded no Epoch")
 
 
-@dataclass(frozen=True)
-class Cost:
+class Cost(NamedTuple):
     """What one trial takes: seconds, and the peak memory in GB of the GPU or the process (nan if it is unknown)."""
 
     start: float  # until the first step: the network is built, the images are moved to the device
@@ -72,7 +71,7 @@ def measure(run: Callable, point: Mapping[str, float]) -> Cost:
     Raises:
         TrialError: as `epochs_of` does.
     """
-    passes: list[tuple[Batches, list[float]]] = []  # each with the times between its steps
+    passes: list[tuple[Batches, list[float]]] = []  # each with the times before its steps
 
     def watch(batches: Batches, number: int) -> bool:
         if batches.device.type == "cuda":
@@ -83,7 +82,7 @@ def measure(run: Callable, point: Mapping[str, float]) -> Cost:
         return number < STEPS
 
     reset_peak_memory()
-    start = time.perf_counter()
+    start = last_step = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, watch_batches(watch):
         epochs = epochs_of(run, point, Path(folder) / "checkpoint.pt")
         first = next(epochs)
@@ -92,14 +91,11 @@ def measure(run: Callable, point: Mapping[str, float]) -> Cost:
     memory_gb = (peak_memory() or math.nan) / 1e9
     del epochs
     gc.collect()  # the network goes before the next one comes
-    if not passes:
-        return Cost(0, end - start, first.epochs, memory_gb)
-    steps = sum(_seconds_of_pass(batches, times) for batches, times in passes)
-    after = end - passes[-1][1][-1]  # the checkpoint
-    return Cost(passes[0][1][0] - start, steps + after, first.epochs, memory_gb)
-
-
-def _seconds_of_pass(batches: Batches, times: Sequence[float]) -> float:
-    seconds = [after - before for before, after in pairwise(times)]
-    num_steps = len(batches.image_set) / batches.batch_size  # the last batch may be a part of one
-    return num_steps * median(seconds[1:] or seconds)
+    seconds_per_epoch, first_step = 0.0, start
+    for batches, times in passes:
+        steps = [after - before for before, after in pairwise(times)]
+        num_steps = len(batches.image_set) / batches.batch_size  # the last batch may be a part of one
+        seconds_per_epoch += num_steps * median(steps[1:] or steps)
+        first_step, last_step = passes[0][1][0], times[-1]
+    seconds_per_epoch += end - last_step  # the checkpoint, or an epoch without steps that can be watched
+    return Cost(first_step - start, seconds_per_epoch, first.epochs, memory_gb)

@@ -183,19 +183,13 @@ def test_points_that_differ_in_the_last_digit_have_checkpoints_of_their_own(stor
     assert last.groupby("lr")["train_loss"].nunique().tolist() == [3, 3]
 
 
-def test_another_grid_says_what_changed_and_keeps_what_is_finished(storage, capsys):
+def test_another_grid_keeps_what_is_finished(storage):
     GridSearch(run, GRID, storage).run()
-    capsys.readouterr()
     decays = {"lr": [0.1], "batch_size": [15], "weight_decay": [0, 0.0005, 0.05]}
     trained = []
     results = GridSearch(lambda **point: trained.append(point) or run(**point, checkpoint=None), decays, storage).run()
     assert [point["weight_decay"] for point in trained] == [0, 0.05]
     assert states(results) == ["completed"] * 3
-    said = capsys.readouterr().out
-    assert (
-        "the grid has changed (lr 0.1, 0.01, 0.001, now 0.1; batch_size 8, 15, now 15; "
-        "weight_decay 0.0005, now 0, 0.0005, 0.05): what has ended of the old one stays"
-    ) in said
     assert states(GridSearch(None, GRID, storage).run()) == ["completed"] * 6
 
 
@@ -205,20 +199,16 @@ def test_other_settings_are_not_mixed(storage):
     other = GridSearch(run, ONE, storage, settings=settings | {"epochs": 5})
     with pytest.raises(ValueError, match=r"holds trials of other settings \(epochs 3, now 5\): name another file"):
         other.run()
-    with pytest.raises(ValueError, match="holds trials over lr, batch_size, weight_decay, now the grid is over lr:"):
+    with pytest.raises(ValueError, match=r"other settings \(grid 'batch_size', 'lr', 'weight_decay', now 'lr'\)"):
         GridSearch(run, {"lr": [0.1]}, storage, settings=settings).run()
     assert states(GridSearch(None, ONE, storage, settings=settings).run()) == ["completed"]
 
 
 @pytest.mark.parametrize("cut", [1, 20, 200])
-def test_a_journal_that_was_cut_in_the_middle_of_a_line_is_taken_up(storage, capsys, cut):
+def test_a_journal_that_was_cut_in_the_middle_of_a_line_is_taken_up(storage, cut):
     whole = GridSearch(run, GRID, storage).run()
     storage.write_bytes(storage.read_bytes()[:-cut])
-    capsys.readouterr()
-    results = GridSearch(run, GRID, storage).run()
-    pd.testing.assert_frame_equal(results, whole)
-    said = capsys.readouterr().out
-    assert f"the last line of {storage} was cut in the middle and is dropped" in said
+    pd.testing.assert_frame_equal(GridSearch(run, GRID, storage).run(), whole)
 
 
 def test_a_second_launcher_is_told_that_there_is_one(storage):
