@@ -16,8 +16,10 @@ import torch.nn.functional as F
 from torch import nn
 
 from cnnlesson.runtime.checkpoint import Checkpoint
-from cnnlesson.runtime.device import gradient_scaler, mixed_precision
+from cnnlesson.runtime.device import evaluation_precision, gradient_scaler, mixed_precision
 from cnnlesson.runtime.memory import memory_advice
+
+LOOK_EVERY = 100  # steps, to see whether training has diverged: each look makes the CPU wait for the GPU
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Epoch:
     learning_rate: float  # of the first step
     seconds: float  # training and validation
     images_per_second: float  # training only
-    diverged: bool  # a loss is infinite or NaN, and the training has ended here
+    diverged: bool  # the training loss became infinite or NaN, and the training has ended here
 
 
 class Score(NamedTuple):
@@ -77,7 +79,7 @@ def train(
         checkpoint: a file that keeps the state of the training after each epoch. If it exists, its epochs are yielded
             first, and the training continues as if it had never stopped.
 
-    An infinite or NaN loss ends the training: its epoch has `diverged=True` and is the last one.
+    An infinite or NaN training loss ends the training: its epoch has `diverged=True` and is the last one.
     """
     # Channels last: convolutions are faster in this memory layout.
     model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stubs lack memory_format
@@ -110,7 +112,7 @@ def train(
         validation = evaluate(model, val_batches)
 
         # After an infinite or NaN loss the weights are lost: more epochs would not help.
-        diverged = not (math.isfinite(training.loss) and math.isfinite(validation.loss))
+        diverged = not math.isfinite(training.loss)
         epoch = Epoch(
             number=number,
             epochs=epochs,
@@ -142,12 +144,15 @@ def train_one_epoch(
     """Train `model` for one pass over `batches`, with one step of the optimizer per batch.
 
     The arguments are those of `train`. The loss and accuracy that are returned were measured while the weights changed.
+    If training diverges, the loss is NaN, and the pass ends early.
     """
     # float16 rounds small gradients to 0, so there the loss is scaled up. In other types the scaler does nothing.
     scaler = gradient_scaler(model, optimizer)
+    # One infinite or NaN loss ruins the weights. In float16 a single one is harmless, since the scaler skips its step.
+    patience = 10 if scaler.is_enabled() else 1
     # Training mode: dropout is on, and batch norm uses the statistics of each batch.
     model.train()
-    sums = _Sums()
+    seen, scale = _Seen(), scaler.get_scale()
     for images, labels in batches:
         with memory_advice(images):
             # Forward pass, with convolutions and matrix products in the fastest type of the device.
@@ -160,12 +165,17 @@ def train_one_epoch(
             # Unscale the gradients, then step. If a scaled gradient overflowed, skip the step and lower the scale.
             scaler.step(optimizer)
             scaler.update()
-        # Schedules of the learning rate count steps, not epochs.
+        # Schedules of the learning rate count steps, not epochs, and not the steps that the scaler has skipped.
         if scheduler is not None:
-            scheduler.step()
-        # Add up on the device: loss.item() would make the CPU wait for the GPU in each step.
-        sums.add(loss, logits, labels)
-    return sums.score()
+            scale, scale_before = scaler.get_scale(), scale
+            if scale >= scale_before:
+                scheduler.step()
+        # Keep the loss on the device: loss.item() would make the CPU wait for the GPU in each step.
+        seen.add(loss, logits, labels)
+        # Look now and then whether training has diverged.
+        if len(seen.losses) % LOOK_EVERY == 0 and seen.diverges(patience):
+            break
+    return seen.score(patience)
 
 
 @torch.no_grad()
@@ -173,14 +183,14 @@ def evaluate(model: nn.Module, batches: Iterable) -> Score:
     """Return the model's loss and accuracy over `batches`, in evaluation mode."""
     # Evaluation mode: dropout is off, and batch norm uses its running statistics.
     model.eval()
-    sums = _Sums()
+    seen = _Seen()
     for images, labels in batches:
-        # Forward pass only, in the same type as in training. no_grad keeps nothing for a backward pass.
-        with memory_advice(images), mixed_precision(images.device):
+        # Forward pass only. no_grad keeps nothing for a backward pass.
+        with memory_advice(images), evaluation_precision(images.device):
             logits = model(images)  # (N, num_classes)
             loss = F.cross_entropy(logits, labels)
-        sums.add(loss, logits, labels)
-    return sums.score()
+        seen.add(loss, logits, labels)
+    return seen.score()
 
 
 @torch.no_grad()
@@ -193,7 +203,7 @@ def predict(model: nn.Module, batches: Iterable) -> Predictions:
     model.eval()
     labels, probabilities = [], []
     for images, labels_of_batch in batches:
-        with memory_advice(images), mixed_precision(images.device):
+        with memory_advice(images), evaluation_precision(images.device):
             logits = model(images)  # (N, num_classes)
         # Softmax in float32: 16-bit probabilities would not sum to 1.
         probabilities.append(logits.float().softmax(dim=1))
@@ -203,21 +213,33 @@ def predict(model: nn.Module, batches: Iterable) -> Predictions:
     return Predictions(torch.cat(labels).cpu(), torch.cat(probabilities).cpu())
 
 
-class _Sums:
-    """Adds up batches on their device. Each image counts equally, also in a smaller last batch."""
+class _Seen:
+    """What a pass has seen: the loss and the right answers of each batch, on their device, and its size."""
 
     def __init__(self) -> None:
-        self.loss: torch.Tensor | int = 0
-        self.correct: torch.Tensor | int = 0
-        self.num_images = 0
+        self.losses: list[torch.Tensor] = []
+        self.correct: list[torch.Tensor] = []
+        self.sizes: list[int] = []
 
     def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
-        self.loss += loss.detach() * len(labels)
-        self.correct += (logits.argmax(dim=1) == labels).sum()
-        self.num_images += len(labels)
+        self.losses.append(loss.detach())
+        self.correct.append((logits.argmax(dim=1) == labels).sum())
+        self.sizes.append(len(labels))
 
-    def score(self) -> Score:
-        """Wait for the device, and divide by the number of images."""
-        if self.num_images == 0:
+    def diverges(self, patience: int) -> bool:
+        """Wait for the device, and return whether the last `patience` losses are all infinite or NaN."""
+        return not torch.stack(self.losses[-patience:]).isfinite().any()
+
+    def score(self, patience: int | None = None) -> Score:
+        """Wait for the device, and return the means over all images. With `patience`, overflows are left out."""
+        if not self.sizes:
             raise ValueError("there are no batches: use a set with at least one image")
-        return Score(float(self.loss) / self.num_images, float(self.correct) / self.num_images, self.num_images)
+        losses = torch.stack(self.losses).cpu().double()  # (B,)
+        sizes = torch.tensor(self.sizes, dtype=torch.float64)  # (B,)
+        accuracy = float(sum(self.correct) / sizes.sum())
+        # A loss that overflowed, with finite losses after it, has done no harm.
+        if patience is not None and not self.diverges(patience):
+            sizes = sizes.where(losses.isfinite(), 0)
+            losses = losses.nan_to_num(0, 0, 0)
+        # Each image counts equally, also in a smaller last batch.
+        return Score(float(losses @ sizes / sizes.sum()), accuracy, sum(self.sizes))

@@ -142,8 +142,7 @@ def test_a_data_loader_works_too(image_set):
 
 
 def test_float16_trains_with_scaled_gradients(monkeypatch, batches, val_batches):
-    """What a T4 does, on the CPU."""
-    monkeypatch.setattr(runtime_device, "training_dtype", lambda device: torch.float16)
+    float16(monkeypatch)
     used = []
     model = small_model()
     model[0].register_forward_hook(lambda layer, inputs, output: used.append(output.dtype))
@@ -261,6 +260,98 @@ def test_fused_sgd_equals_plain_sgd_when_the_scaler_skips_the_first_step(monkeyp
         train_one_epoch(model, overflow_batches, optimizer)
         weights.append(model.layer.weight.detach())
     torch.testing.assert_close(weights[0], weights[1], rtol=1e-6, atol=1e-7)
+
+
+class OverflowsAt(nn.Module):
+    """A network whose logits are infinite in some of its passes, counted from 1."""
+
+    def __init__(self, *passes: int):
+        super().__init__()
+        self.layer = nn.Linear(3 * 8 * 8, 3)
+        self.overflows = passes
+        self.passes = 0
+
+    def forward(self, images):
+        self.passes += 1
+        logits = self.layer(images.flatten(1))
+        return logits * (float("inf") if self.passes in self.overflows else 1.0)
+
+
+def float16(monkeypatch) -> None:
+    """What a T4 trains in, on the CPU."""
+    monkeypatch.setattr(runtime_device, "training_dtype", lambda device: torch.float16)
+
+
+def test_in_float16_a_single_overflow_is_left_out_and_training_continues(monkeypatch, overflow_batches):
+    float16(monkeypatch)
+    model = OverflowsAt(2)
+    optimizer = sgd(model, lr=0.0)
+    (epoch,) = train(model, overflow_batches, overflow_batches, optimizer, epochs=1)
+    assert not epoch.diverged
+    others = [batch for number, batch in enumerate(overflow_batches, start=1) if number != 2]
+    assert epoch.train_loss == pytest.approx(evaluate(model, others).loss, rel=1e-3)
+    assert model.layer.weight.isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "overflows", "diverges"),
+    [
+        (torch.float32, [4], True),  # the last loss
+        (torch.float16, [4], False),
+        (torch.float16, [1, 2, 3, 4], True),  # all of them
+        (torch.float16, range(3, 12), False),  # 9 of 12, the last is finite
+    ],
+)
+def test_what_counts_as_divergence(monkeypatch, overflow_batches, dtype, overflows, diverges):
+    monkeypatch.setattr(runtime_device, "training_dtype", lambda device: dtype)
+    batches = overflow_batches * (3 if max(overflows) > 4 else 1)
+    model = OverflowsAt(*overflows)
+    epoch = next(train(model, batches, overflow_batches, sgd(model, lr=0.0), epochs=2))
+    assert epoch.diverged is diverges
+    assert math.isfinite(epoch.train_loss) is not diverges
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_training_that_diverges_stops_within_100_steps(monkeypatch, overflow_batches, dtype):
+    monkeypatch.setattr(runtime_device, "training_dtype", lambda device: dtype)
+    model = OverflowsAt(*range(150, 1000))
+    score = train_one_epoch(model, overflow_batches * 250, sgd(model, lr=1e-3))
+    assert not math.isfinite(score.loss)
+    assert model.passes == 200
+    assert score.num_images == 800
+
+
+def test_only_the_training_loss_decides_about_divergence(overflow_batches):
+    model = OverflowsAt(5, 10)  # the first batch of each validation, after four training batches
+    epochs = list(train(model, overflow_batches, overflow_batches[:1], sgd(model), epochs=2))
+    assert [epoch.diverged for epoch in epochs] == [False, False]
+    assert not math.isfinite(epochs[0].val_loss)
+
+
+@pytest.mark.parametrize(
+    ("training", "evaluation"),
+    [(torch.float16, torch.float32), (torch.bfloat16, torch.bfloat16), (torch.float32, torch.float32)],
+)
+def test_evaluation_is_in_float32_if_training_is_in_float16(monkeypatch, image_set, training, evaluation):
+    monkeypatch.setattr(runtime_device, "training_dtype", lambda device: training)
+    types = []
+    model = small_model()
+    model[0].register_forward_hook(lambda layer, inputs, output: types.append(output.dtype))
+    batches = Batches(image_set, batch_size=30, image_size=16, device="cpu")
+    train_one_epoch(model, batches, sgd(model))
+    evaluate(model, batches)
+    predict(model, batches)
+    assert types == [training, evaluation, evaluation]
+
+
+@pytest.mark.parametrize("fused", [False, True])
+def test_the_schedule_waits_for_a_step_that_the_scaler_skips(monkeypatch, overflow_batches, fused):
+    float16(monkeypatch)
+    model = OverflowsOnce()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9, fused=fused)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=10)
+    train_one_epoch(model, overflow_batches, optimizer, scheduler)
+    assert scheduler.last_epoch == 3  # of four batches, the first was skipped
 
 
 def test_predictions_keep_the_order_of_the_set_and_agree_with_evaluate(image_set):

@@ -73,6 +73,16 @@ def mixed_precision(device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, dtype, enabled=dtype is not torch.float32)
 
 
+def evaluation_precision(device: torch.device) -> torch.autocast:
+    """The context for a forward pass on `device` outside of training: `mixed_precision`, but float32 for float16.
+
+    float16 ends at 65,504. In the first epochs, while batch norm's running statistics lag behind the weights, the
+    activations of a network that learns well can be larger in evaluation mode.
+    """
+    dtype = training_dtype(device)
+    return torch.autocast(device.type, dtype, enabled=dtype is torch.bfloat16)
+
+
 # One scaler per optimizer: its scale adapts over hundreds of steps, so it must survive the end of an epoch.
 _scalers: WeakKeyDictionary[torch.optim.Optimizer, torch.amp.GradScaler] = WeakKeyDictionary()
 

@@ -25,7 +25,7 @@ from cnnlesson.runtime.display import count, duration
 from cnnlesson.runtime.fingerprint import changes_between, fingerprint
 from cnnlesson.search.journal import Journal, journals_of
 from cnnlesson.search.progress import Progress
-from cnnlesson.search.trial import Cost, TrialError, epochs_of, measure
+from cnnlesson.search.trial import Cost, Outcomes, TrialError, epochs_of, measure
 from cnnlesson.training import Epoch
 
 SAME_COST = {"lr", "weight_decay", "momentum", "seed"}  # names that do not change how long a trial takes
@@ -206,8 +206,7 @@ class GridSearch:
                 else:
                     self.journal.write({"end": "withdrawn", "point": point})
 
-    def _run_here(self, points: Iterator[dict], progress: Progress) -> Iterator[tuple[dict, Epoch | TrialError | None]]:
-        """A point and what has become of it: an epoch, None at its end, or why it failed."""
+    def _run_here(self, points: Iterator[dict], progress: Progress) -> Outcomes:
         for point in points:
             try:
                 with busy_share(find_device(None)) as busy:

@@ -15,7 +15,7 @@ import torch
 from cnnlesson.data import ImageSet
 from cnnlesson.runtime.checkpoint import CheckpointError
 from cnnlesson.runtime.display import one_line
-from cnnlesson.search.trial import TrialError, epochs_of
+from cnnlesson.search.trial import Outcomes, TrialError, epochs_of
 from cnnlesson.training import Epoch
 
 try:
@@ -26,16 +26,13 @@ except ModuleNotFoundError as error:
 
 def run_on_ray(
     run: Callable, points: Iterator[dict], checkpoint: Callable[[dict], Path], address: str, gpus_per_trial: float
-) -> Iterator[tuple[dict, Epoch | TrialError | None]]:
+) -> Outcomes:
     """Run trials on the cluster at `address`, as many at a time as it has room for.
 
     Args:
         run: as `cnnlesson.search.GridSearch` takes it.
         points: each is claimed when it is asked for.
         checkpoint: returns the path of a point's checkpoint.
-
-    Yields:
-        A point and what has become of it: an epoch, None at its end, or why it failed.
 
     Raises:
         ConnectionError: there is no cluster at the address.

@@ -27,6 +27,10 @@ class TrialError(ValueError):
     """A trial cannot be finished; the text is the reason in one line."""
 
 
+# Points, each with what has become of its trial: an epoch, None at its end, or why it failed.
+Outcomes = Generator[tuple[dict, Epoch | TrialError | None], None, None]
+
+
 def epochs_of(run: Callable, point: Mapping[str, float], checkpoint: str | os.PathLike) -> Generator[Epoch, None, None]:
     """The epochs of one trial, `run(**point)`, called with `checkpoint` too if that is one of its parameters.
 
