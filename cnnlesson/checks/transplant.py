@@ -72,8 +72,8 @@ class Trace(NamedTuple):
     error: RuntimeError | None  # that ended the run, usually because shapes do not fit
 
     @property
-    def convolutions(self) -> list[Step]:
-        return [step for step in self.steps if isinstance(step.layer, nn.Conv2d)]
+    def convolutions(self) -> list[nn.Conv2d]:
+        return [step.layer for step in self.steps if isinstance(step.layer, nn.Conv2d)]
 
     @property
     def norms(self) -> list[Step]:
