@@ -81,9 +81,7 @@ class _Watched:
         return parameters_to_vector(self.model.parameters())
 
 
-def _loop(
-    watched: _Watched, train: bool = True, loss_of: Callable = F.cross_entropy, zero_each_batch: bool = True
-) -> np.ndarray:
+def _loop(watched: _Watched, train=True, loss_of=F.cross_entropy, zero_each_batch=True) -> np.ndarray:
     """The trusted training or evaluation, or one with a mistake: losses, accuracies and sizes of the batches."""
     watched.model.train(train)
     figures = []
@@ -278,15 +276,10 @@ OTHER_NETWORK = (
 class _Pass(NamedTuple):
     """A batch that went through a network."""
 
-    model: nn.Module
     is_training: bool
     pixels: int
     of_neither: bool  # does it contain images of neither set?
     greys: list[float]  # one per image: negative and all different in train_set, positive in val_set
-
-    @property
-    def of_validation(self) -> bool:
-        return max(self.greys) > 0
 
 
 class _Trial:
@@ -300,17 +293,18 @@ class _Trial:
         values = (0.05, 4, 0.01, train_set, val_set, self._build_model, 8, 2, 11, checkpoint)
         self.arguments = dict(zip(ARGUMENTS, values, strict=True)) | changed
         self.models = []
-        self.initial_weights = None
+        self.initial_weights = []  # of each model
         self.passes: list[_Pass] = []
+        self.trained_model = None
+        self.trained = []  # the greys of the training images, in the order in which the network was trained on them
+        self.trained_by_first = 0  # number of images trained on when the first epoch was yielded
         self.steps = []  # (the optimizer, the settings of its first group)
         self.epochs: list[Epoch] = []
-        self.trained_by_first = 0  # number of images trained on when the first epoch was yielded
 
     def _build_model(self) -> nn.Module:
         model = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(12, 3)).to(find_device(None))
-        if self.initial_weights is None:
-            self.initial_weights = model[2].weight.detach().clone()
         self.models.append(model)
+        self.initial_weights.append(model[2].weight.detach().clone())
         return model
 
     def _forward(self, module: nn.Module, inputs: tuple[torch.Tensor]) -> None:
@@ -320,7 +314,10 @@ class _Trial:
             images = inputs[0].detach().float()  # (N, 3, S, S)
             greys = [round(grey, 2) for grey in images.mean(dim=(1, 2, 3)).tolist()]
             of_neither = bool(images.std(dim=(2, 3)).max() > 1e-3)
-            self.passes.append(_Pass(module, module.training, images.shape[-1], of_neither, greys))
+            self.passes.append(_Pass(module.training, images.shape[-1], of_neither, greys))
+            if module.training:
+                self.trained_model = module
+                self.trained += greys
 
     def _step(self, optimizer: torch.optim.Optimizer, *arguments) -> None:
         self.steps.append((optimizer, dict(optimizer.param_groups[0])))
@@ -337,12 +334,8 @@ class _Trial:
                     what = {list: "all of them in a list"}.get(type(epoch), f"a {type(epoch).__name__}")
                     raise Wrong(f"It must yield Epochs one by one, but yields {what}.")
                 self.epochs.append(epoch)
-                self.trained_by_first = self.trained_by_first or len(self.trained())
+                self.trained_by_first = self.trained_by_first or len(self.trained)
         return self
-
-    def trained(self) -> list[float]:
-        """The greys of the training images, in the order in which the network was trained on them."""
-        return [grey for one in self.passes if one.is_training and not one.of_validation for grey in one.greys]
 
 
 @exercise
@@ -394,14 +387,14 @@ def _check_images(trial: _Trial) -> None:
     training = [one for one in trial.passes if one.is_training]
     if any(one.of_neither for one in trial.passes):
         raise Wrong("The network gets images of neither train_set nor val_set: use these arguments, not other images.")
-    if any(one.of_validation for one in training):
+    if any(max(one.greys) > 0 for one in training):
         raise Wrong("The network is trained on validation images: train takes the training batches first.")
     if not training:
         raise Wrong("The network from build_model() is never trained: do you pass another one to train?")
     expected, largest = trial.arguments["batch_size"], max(len(one.greys) for one in training)
     if largest != expected:
         raise Wrong(f"Called with batch_size={expected}, it trains on batches of {largest}: batch_size is not used.")
-    if not any(one.of_validation for one in trial.passes):
+    if not any(max(one.greys) > 0 for one in trial.passes):
         raise Wrong(
             "The network is not evaluated on val_set: are the validation batches made from the training images?"
         )
@@ -417,7 +410,7 @@ def _check_optimizer(trial: _Trial) -> None:
         raise Wrong("No optimizer makes a step: do you pass one to train?")
     optimizer, settings = trial.steps[0]
     parameters = {parameter for group in optimizer.param_groups for parameter in group["params"]}
-    own = {parameter for one in trial.passes if one.is_training for parameter in one.model.parameters()}
+    own = set(trial.trained_model.parameters())
     if not own & parameters:
         raise Wrong("The optimizer holds the weights of another network: make it from the new model.parameters().")
     if own - parameters:
@@ -433,7 +426,7 @@ def _check_optimizer(trial: _Trial) -> None:
 
 
 def _check_epochs(trial: _Trial) -> None:
-    epochs, trained = trial.arguments["epochs"], len(trial.trained())
+    epochs, trained = trial.arguments["epochs"], len(trial.trained)
     numbers = [epoch.number for epoch in trial.epochs]
     if trained != epochs * NUM_TRAIN:
         found = f"Called with epochs={epochs} and {NUM_TRAIN} training images, it trains on {trained} images instead of"
@@ -458,17 +451,17 @@ def _check_file(trial: _Trial) -> None:
 
 def _check_seeds(first: _Trial, second: _Trial, other_seed: _Trial) -> None:
     """The seed, and nothing else, decides the initial weights and the order of the images."""
-    if not torch.equal(first.initial_weights, second.initial_weights):
+    if not torch.equal(first.initial_weights[0], second.initial_weights[0]):
         raise Wrong("Two trials start from different weights: call torch.manual_seed(seed) before build_model().")
-    if torch.equal(first.initial_weights, other_seed.initial_weights):
+    if torch.equal(first.initial_weights[0], other_seed.initial_weights[0]):
         raise Wrong("Another seed results in the same initial weights: pass the argument seed to torch.manual_seed.")
-    order = first.trained()
+    order = first.trained
     if order[:NUM_TRAIN] == order[NUM_TRAIN:]:
         hint = "pass seed=seed to Batches, and in a loop of your own call set_epoch"
         raise Wrong(f"The training images come in the same order in every epoch: {hint}.")
-    if order != second.trained()[: len(order)]:
+    if order != second.trained[: len(order)]:
         raise Wrong("Two trials see the training images in different orders: pass seed=seed to Batches.")
-    if order == other_seed.trained():
+    if order == other_seed.trained:
         raise Wrong("Another seed results in the same order of the images: pass the argument seed to Batches.")
 
 
@@ -478,12 +471,12 @@ def _check_resuming(answer: Callable, complete: _Trial, checkpoint: Path) -> Non
     resumed = _Trial(checkpoint).run(answer)
     again = "A trial that is stopped after epoch 1 and started again with the same checkpoint"
     numbers = [epoch.number for epoch in resumed.epochs]
-    if len(resumed.trained()) == len(complete.trained()):
+    if len(resumed.trained) == len(complete.trained):
         raise Wrong(f"{again} repeats that epoch: pass checkpoint to train, and leave the file as train writes it.")
     if numbers != [1, 2]:
         raise Wrong(f"{again} yields the epochs {numbers}: yield all of them, first those in the file.")
     same_loss = _close(resumed.epochs[-1].val_loss, complete.epochs[-1].val_loss)
-    if resumed.trained() != complete.trained()[NUM_TRAIN:] or not same_loss:
+    if resumed.trained != complete.trained[NUM_TRAIN:] or not same_loss:
         what = "the weights, the optimizer's momentum and the order of the images must continue as they were"
         raise Wrong(f"{again} ends differently from one that is not stopped: {what}. train does that.")
     try:
