@@ -123,19 +123,17 @@ def network_path(out: Path, network: Network) -> Path:
 def _report(tables: dict[str, pd.DataFrame], name: str, deepest: Network, record: dict, out: Path) -> None:
     """Print the tables, and write them and their figures."""
     print(f"\n{record['data']}, {record['epochs']} epochs")
-    print(plots.depth_text(tables["depth"], PUBLISHED_TEST_ERROR))
-    print("\ngradient norms")
-    print(plots.gradient_norms_text(tables["gradients"]))
     figures = {
         "curves": plots.plot_depth_curves(tables["depth"], plots.blank(1, 2, plots.WIDE, sharey=True))[0],
         "depth": plots.plot_depth(tables["depth"], PUBLISHED_TEST_ERROR, plots.blank(size=plots.WIDE)),
         "gradients": plots.plot_gradient_norms(tables["gradients"], plots.blank(1, 2, plots.WIDE, sharey=True))[0],
     }
+    print(plots.description(figures["depth"]).text)
+    print(f"\ngradient norms\n{plots.description(figures['gradients']).text}")
     if "residual_sizes" in tables:
-        print(f"\nroot mean squares in the blocks of {deepest}")
-        print(plots.residual_sizes_text(tables["residual_sizes"]))
-        figures["residual_sizes"] = plots.plot_residual_sizes(tables["residual_sizes"], plots.blank())
-        figures["residual_sizes"].set_title(f"{deepest.depth} layers")
+        ax = figures["residual_sizes"] = plots.plot_residual_sizes(tables["residual_sizes"], plots.blank())
+        ax.set_title(f"{deepest.depth} layers")
+        print(f"\nroot mean squares in the blocks of {deepest}\n{plots.description(ax).text}")
     for table_name, table in tables.items():
         reference.save(table_name, table, record, out)
     for figure_name, ax in figures.items():

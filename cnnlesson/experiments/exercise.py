@@ -13,7 +13,7 @@ from cnnlesson import report
 from cnnlesson.data import Batches, ImageSet
 from cnnlesson.experiments import trial
 from cnnlesson.models import AlexNet, resnet18
-from cnnlesson.plots import grid_text, weight_decay_text
+from cnnlesson.plots import blank, description, plot_grid, plot_weight_decay
 from cnnlesson.reference import circumstances, images_digest
 from cnnlesson.results import at_point, best_point, last_epochs, unfinished, words
 from cnnlesson.runtime.atomic import make_folder
@@ -193,7 +193,7 @@ def _print(name: str, results: pd.DataFrame, num_classes: int) -> None:
     for decay, grid in trials.groupby("weight_decay"):
         if len(grid[["lr", "batch_size"]].drop_duplicates()) > 1:  # else it is one of the decays at the best point
             print(f"validation accuracy, weight decay {decay:g} (chance level {1 / num_classes:.1%})")
-            print(grid_text(grid))
+            print(description(plot_grid(grid, blank())).text)
     best = best_point(results)
     if best is None:
         print("no trial was completed: try lower learning rates with --lr")
@@ -201,7 +201,7 @@ def _print(name: str, results: pd.DataFrame, num_classes: int) -> None:
     print(f"best point of {name}: lr {best['lr']:g}, batch size {best['batch_size']}")
     at_best = trials[(trials["lr"] == best["lr"]) & (trials["batch_size"] == best["batch_size"])]
     if len(at_best) > 1:
-        print(weight_decay_text(at_best.sort_values("weight_decay")))
+        print(description(plot_weight_decay(at_best, blank())).text)
 
 
 def _choose(exercises: Mapping[str, Exercise], results: Mapping[str, pd.DataFrame]) -> report.Chosen | None:

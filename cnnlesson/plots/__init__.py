@@ -1,7 +1,7 @@
 """The figures of the lesson.
 
-Each function draws on `ax` (or `axes`, one per panel), or on a new figure, and returns what it drew on. The same facts
-are available as text, with the same arguments: `plot_grid.text(results)`.
+Each function draws on `ax` (or `axes`, one per panel), or on a new figure, and returns what it drew on. `show` displays
+that, and `description` returns its alt text and its facts as text: `description(plot_grid(results)).text`.
 
 figures.py       what all figures share: the look (lesson.mplstyle), alt text, `show`
 pictures.py      images with their classes, leaks, filters, feature maps
@@ -14,31 +14,18 @@ depth.py         errors, activations and gradients by depth
 """
 
 from cnnlesson.plots.architecture import plot_architecture, plot_layers
-from cnnlesson.plots.depth import (
-    depth_curves_text,
-    depth_text,
-    gradient_norms_text,
-    plot_depth,
-    plot_depth_curves,
-    plot_gradient_norms,
-    plot_residual_sizes,
-    plot_signals,
-    residual_sizes_text,
-)
-from cnnlesson.plots.figures import WIDE, blank, save_figure, show
+from cnnlesson.plots.depth import plot_depth, plot_depth_curves, plot_gradient_norms, plot_residual_sizes, plot_signals
+from cnnlesson.plots.figures import WIDE, blank, description, save_figure, show
 from cnnlesson.plots.mistakes import plot_confusion, plot_most_wrong
 from cnnlesson.plots.pictures import plot_feature_maps, plot_filters, plot_images, plot_leaks
 from cnnlesson.plots.splits import plot_class_balance, plot_fold_balance, plot_folds
-from cnnlesson.plots.trials import grid_text, plot_grid, plot_history, plot_trials, plot_weight_decay, weight_decay_text
+from cnnlesson.plots.trials import plot_grid, plot_history, plot_trials, plot_weight_decay
 from cnnlesson.plots.windows import plot_convolution, plot_receptive_field
 
 __all__ = [
     "WIDE",
     "blank",
-    "depth_curves_text",
-    "depth_text",
-    "gradient_norms_text",
-    "grid_text",
+    "description",
     "plot_architecture",
     "plot_class_balance",
     "plot_confusion",
@@ -61,8 +48,6 @@ __all__ = [
     "plot_signals",
     "plot_trials",
     "plot_weight_decay",
-    "residual_sizes_text",
     "save_figure",
     "show",
-    "weight_decay_text",
 ]

@@ -16,9 +16,13 @@ from torch import nn
 
 from cnnlesson.anatomy import find_layer, layer_table
 from cnnlesson.models.resnet import PlainBlock, ZeroPadding
-from cnnlesson.plots.figures import PLAIN_COLOUR, TRAIN_COLOUR, VAL_COLOUR, figure
+from cnnlesson.plots.figures import PLAIN_COLOUR, TRAIN_COLOUR, VAL_COLOUR, describe, lesson_style
 
-COSTS = {"memory_kb": "memory", "params_k": "parameters", "flop_m": "multiply-adds"}  # columns of `layer_table`
+_COSTS = (  # columns of `layer_table`, with their names and titles
+    ("memory_kb", "memory", "memory of the output (KB)"),
+    ("params_k", "parameters", "parameters (thousands)"),
+    ("flop_m", "multiply-adds", "multiply-adds (millions)"),
+)
 
 # The diagram is drawn in inches.
 _WIDTH = 9.5
@@ -77,23 +81,7 @@ class _Layer(NamedTuple):
         return max(width + depth + 0.12, _CHARACTER * max(map(len, lines)) + 0.1)
 
 
-def architecture_text(model: nn.Module, input_shape: tuple[int, int, int]) -> str:
-    """The facts of `plot_architecture`: the totals, then one line per layer and per shortcut."""
-    layers, shortcuts, caption = _read(model, input_shape)
-    lines = [caption]
-    for block, of_block in groupby(layers, key=lambda layer: layer.block):
-        of_block = list(of_block)
-        for layer in of_block:
-            output = "numbers" if layer.kind == "linear" else f"of {layer.size}×{layer.size}"
-            parts = [layer.window, layer.stride, layer.groups, f"{layer.channels} {output}"]
-            lines.append(f"{layer.name}: {', '.join(filter(None, parts))}")
-        if block:
-            how = f" ({shortcuts[block]})" if shortcuts[block] else ""
-            lines.append(f"    a shortcut past {of_block[0].name} to {of_block[-1].name}{how}")
-    return "\n".join(lines)
-
-
-@figure("Diagram of a network, from the image on the left to the logits on the right", architecture_text)
+@lesson_style
 def plot_architecture(model: nn.Module, input_shape: tuple[int, int, int], ax: Axes | None = None) -> Axes:
     """The diagram of a network, read from the network itself: from the image to the logits, a box per layer.
 
@@ -107,6 +95,7 @@ def plot_architecture(model: nn.Module, input_shape: tuple[int, int, int], ax: A
         ax: about 9.6 inches wide.
     """
     layers, shortcuts, caption = _read(model, input_shape)
+    facts = _facts(layers, shortcuts, caption)
     rows = _rows(layers)
     stretch = min(_ROW / max(map(_length, rows)), 1.5)
     if shortcuts:
@@ -125,7 +114,22 @@ def plot_architecture(model: nn.Module, input_shape: tuple[int, int, int], ax: A
         ground -= above
         _plot_row(ax, row, shortcuts, ground, stretch, is_last=row is rows[-1])
         ground -= below
-    return ax
+    return describe(ax, "Diagram of a network, from the image on the left to the logits on the right", facts)
+
+
+def _facts(layers: list[_Layer], shortcuts: dict[str, str], caption: str) -> str:
+    """The totals, then one line per layer and per shortcut."""
+    lines = [caption]
+    for block, of_block in groupby(layers, key=lambda layer: layer.block):
+        of_block = list(of_block)
+        for layer in of_block:
+            output = "numbers" if layer.kind == "linear" else f"of {layer.size}×{layer.size}"
+            parts = [layer.window, layer.stride, layer.groups, f"{layer.channels} {output}"]
+            lines.append(f"{layer.name}: {', '.join(filter(None, parts))}")
+        if block:
+            how = f" ({shortcuts[block]})" if shortcuts[block] else ""
+            lines.append(f"    a shortcut past {of_block[0].name} to {of_block[-1].name}{how}")
+    return "\n".join(lines)
 
 
 def _plot_row(
@@ -276,16 +280,7 @@ def _packed(units: list[list[_Layer]], width: float) -> list[list[_Layer]]:
     return rows
 
 
-def layers_text(table: pd.DataFrame) -> str:
-    """A summary of `plot_layers`: the share of each total that its largest layer has."""
-    table = table.drop(index="total", errors="ignore")
-    return "\n".join(
-        f"{name}: most in {table[column].idxmax()}, {table[column].max() / table[column].sum():.0%} of the total"
-        for column, name in COSTS.items()
-    )
-
-
-@figure("Bars of the memory, the parameters and the multiply-adds of each layer", layers_text)
+@lesson_style
 def plot_layers(table: pd.DataFrame, axes: Sequence[Axes] | None = None, picked: str | None = None) -> Sequence[Axes]:
     """Memory, parameters and multiply-adds of each layer as bars, in three panels.
 
@@ -296,17 +291,20 @@ def plot_layers(table: pd.DataFrame, axes: Sequence[Axes] | None = None, picked:
     table = table.drop(index="total", errors="ignore")
     if axes is None:
         axes = plt.subplots(1, 3, figsize=(9.6, 0.26 * len(table) + 1.2), sharey=True)[1]
-    titles = ("memory of the output (KB)", "parameters (thousands)", "multiply-adds (millions)")
-    for ax, column, title in zip(axes, COSTS, titles, strict=True):
-        colours = [TRAIN_COLOUR if name == picked else VAL_COLOUR for name in table.index]
-        bars = ax.barh(table.index, table[column], color=colours)
-        ax.bar_label(bars, [_short(value) for value in table[column]], padding=2, fontsize=10)
+    facts = []
+    for ax, (column, name, title) in zip(axes, _COSTS, strict=True):
+        costs = table[column]
+        colours = [TRAIN_COLOUR if layer == picked else VAL_COLOUR for layer in table.index]
+        bars = ax.barh(table.index, costs, color=colours)
+        ax.bar_label(bars, map(_short, costs), padding=2, fontsize=10)
         ax.set_title(title, fontsize=11)
         ax.margins(x=0.25, y=0.6 / len(table))
         ax.set_xticks([])
         ax.spines[["top", "right", "bottom"]].set_visible(False)
+        facts.append(f"{name}: most in {costs.idxmax()}, {costs.max() / costs.sum():.0%} of the total")
     axes[0].invert_yaxis()  # sharey: the first layer on top in all three
-    return axes
+    alt = "Bars of the memory, the parameters and the multiply-adds of each layer"
+    return describe(axes, alt, "\n".join(facts))
 
 
 def _short(value: float) -> str:

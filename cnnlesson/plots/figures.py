@@ -1,15 +1,13 @@
-"""What all figures share: the look, alt text, a text twin with the same facts, and `show`, which displays all of it.
+"""What all figures share: the look, alt text, the same facts as text, and `show`, which displays all of it.
 
-A figure function draws on `ax` (or `axes`), or on a new figure, and returns it. `@figure` applies the look of the
-lesson, and keeps a description of the figure with the axes that are returned.
+A figure function draws on `ax` (or `axes`), or on a new figure. `@lesson_style` applies the look of the lesson, and
+`describe` keeps a description of the figure with the axes that the function returns.
 """
 
 import base64
-import functools
 import html
-import inspect
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -41,6 +39,8 @@ SERIES_COLOURS = ("#005B42", "#C48700", "#4999C6", "#945879", "#000000")
 WIDE = (9.6, 4.2)  # inches, for figures of two panels
 
 _STYLE = matplotlib.rc_params_from_file(Path(__file__).with_name("lesson.mplstyle"), use_default_template=False)
+lesson_style = matplotlib.rc_context(_STYLE)  # a decorator
+
 _LABEL_SIZE = 11  # points
 _PIXELS_PER_INCH = 96  # as in CSS, so that a point in the figure is a point on the page
 _SHARPNESS = 1.5  # image pixels per page pixel, for fine screens and projectors
@@ -56,37 +56,19 @@ class Description(NamedTuple):
 _descriptions: WeakKeyDictionary[Axes, Description] = WeakKeyDictionary()
 
 
-def figure(alt: str, text: Callable[..., str]) -> Callable:
-    """Mark a function as a figure function.
+def describe(axes: Any, alt: str, facts: str) -> Any:
+    """Keep what the figure is, in one sentence, and its facts with the axes that show it, and return `axes`.
 
-    Args:
-        alt: what the figure is. The facts are appended if they are one short line.
-        text: the text twin, which returns the figure's facts. It is called with those arguments of the figure function
-            that it takes, and is available as the function's attribute `text`.
+    The facts are part of the alt text if they are one short line.
     """
-    known = inspect.signature(text).parameters
-
-    def decorate(draw: Callable) -> Callable:
-        @functools.wraps(draw)
-        def drawn(*args, **kwargs):
-            with matplotlib.rc_context(_STYLE):
-                axes = draw(*args, **kwargs)
-            arguments = inspect.signature(draw).bind(*args, **kwargs).arguments
-            facts = text(**{name: value for name, value in arguments.items() if name in known})
-            is_short = "\n" not in facts and len(facts) <= 150
-            _descriptions[_list(axes)[0]] = Description(f"{alt}: {facts}" if is_short else alt, facts)
-            return axes
-
-        drawn.alt, drawn.text = alt, text
-        return drawn
-
-    return decorate
+    is_short = "\n" not in facts and len(facts) <= 150
+    _descriptions[_list(axes)[0]] = Description(f"{alt}: {facts}" if is_short else alt, facts)
+    return axes
 
 
-def describe_figure(shown: Axes | Iterable[Axes]) -> Description:
-    """The alt text and the facts of everything that figure functions have drawn in the figure of these axes."""
-    axes = _list(shown)[0].figure.axes
-    descriptions = [_descriptions[ax] for ax in axes if ax in _descriptions]
+def description(shown: Axes | Iterable[Axes]) -> Description:
+    """The alt text and the facts of everything that figure functions have drawn on these axes."""
+    descriptions = [_descriptions[ax] for ax in _list(shown) if ax in _descriptions]
     return Description(". ".join(part.alt for part in descriptions), "\n".join(part.text for part in descriptions))
 
 
@@ -97,12 +79,12 @@ def show(shown: Axes | Iterable[Axes]) -> None:
     """
     from IPython.display import display
 
-    display({"text/html": as_html(shown), "text/plain": "\n".join(describe_figure(shown))}, raw=True)
+    display({"text/html": as_html(shown), "text/plain": "\n".join(description(shown))}, raw=True)
 
 
 def as_html(shown: Axes | Iterable[Axes]) -> str:
     """The figure as an HTML image with alt text, and its facts folded below it. The figure is closed."""
-    alt, text = describe_figure(shown)
+    alt, text = description(shown)
     facts = f"<details><summary>As text</summary><pre>{html.escape(text)}</pre></details>"
     return f"<div>{picture(shown, alt)}{facts}</div>"
 
@@ -132,16 +114,16 @@ def new_axes(size: tuple[float, float] | None = None) -> Axes:
     return plt.subplots(figsize=size)[1]
 
 
+@lesson_style
 def blank(rows: int = 1, columns: int = 1, size: tuple[float, float] | None = None, **options) -> Any:
     """Axes in the look of the lesson, of a figure that nothing displays by itself; `options` as in `plt.subplots`."""
-    with matplotlib.rc_context(_STYLE):
-        return Figure(figsize=size).subplots(rows, columns, **options)
+    return Figure(figsize=size).subplots(rows, columns, **options)
 
 
+@lesson_style
 def blank_mosaic(mosaic: Sequence[Sequence[str]], size: tuple[float, float], **options) -> dict[str, Axes]:
     """Like `blank`, with the axes by their names in `mosaic`; see `plt.subplot_mosaic`."""
-    with matplotlib.rc_context(_STYLE):
-        return Figure(figsize=size).subplot_mosaic(mosaic, **options)
+    return Figure(figsize=size).subplot_mosaic(mosaic, **options)
 
 
 def label_ends(ax: Axes) -> None:

@@ -1,6 +1,6 @@
 """Figures of a network's mistakes: which classes it confuses, and the images it gets most wrong."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -11,28 +11,25 @@ from matplotlib.colors import LinearSegmentedColormap
 from sklearn.metrics import confusion_matrix
 
 from cnnlesson.data import ImageSet
-from cnnlesson.plots.figures import PLAIN_COLOUR, VAL_COLOUR, figure, new_axes, readable_on, short_name
+from cnnlesson.plots.figures import (
+    PLAIN_COLOUR,
+    VAL_COLOUR,
+    describe,
+    lesson_style,
+    new_axes,
+    readable_on,
+    short_name,
+)
+from cnnlesson.plots.pictures import plot_image
 
 _MAX_CLASSES = 10
 _MAX_IMAGES = 10
-_OTHERS = "another class"
 
 _RIGHT = LinearSegmentedColormap.from_list("right", ["white", VAL_COLOUR])
 _WRONG = LinearSegmentedColormap.from_list("wrong", ["white", PLAIN_COLOUR])
 
 
-def confusion_text(labels: torch.Tensor, predicted: torch.Tensor, classes: Sequence[str]) -> str:
-    """The facts of `plot_confusion`: one line per class, its most frequent mistake first."""
-    lines = []
-    for name, row in _confusion(labels, predicted, classes).iterrows():
-        wrong = row.drop(name)
-        mistakes = wrong[wrong > 0].sort_values(ascending=False, kind="stable")
-        parts = [f", {count} taken for {other}" for other, count in mistakes.items()]
-        lines.append(f"{name}: {row[name]} of {row.sum()} right{''.join(parts)}")
-    return "\n".join(lines)
-
-
-@figure("A confusion matrix: a row per true class, a column per predicted class", confusion_text)
+@lesson_style
 def plot_confusion(
     labels: torch.Tensor, predicted: torch.Tensor, classes: Sequence[str], ax: Axes | None = None
 ) -> Axes:
@@ -64,13 +61,19 @@ def plot_confusion(
     names = [short_name(name) for name in counts.columns]
     ax.set_xticks(range(counts.shape[1]), names, rotation=30, ha="right", rotation_mode="anchor")
     ax.set_yticks(range(len(counts)), names[: len(counts)])
-    ax.set_xlim(-0.5, counts.shape[1] - 0.5)
-    ax.set_ylim(len(counts) - 0.5, -0.5)
-    ax.set_xlabel("predicted class (blue: right, orange: wrong)")
-    ax.set_ylabel("true class")
+    ax.set(xlim=(-0.5, counts.shape[1] - 0.5), ylim=(len(counts) - 0.5, -0.5), frame_on=False)
+    ax.set(xlabel="predicted class (blue: right, orange: wrong)", ylabel="true class")
     ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    return ax
+    alt = "A confusion matrix: a row per true class, a column per predicted class"
+    return describe(ax, alt, "\n".join(_row_text(name, row) for name, row in counts.iterrows()))
+
+
+def _row_text(name: str, row: pd.Series) -> str:
+    """A row of a confusion matrix as text, the most frequent mistake first."""
+    wrong = row.drop(name)
+    mistakes = wrong[wrong > 0].sort_values(ascending=False, kind="stable")
+    parts = [f", {count} taken for {other}" for other, count in mistakes.items()]
+    return f"{name}: {row[name]} of {row.sum()} right{''.join(parts)}"
 
 
 def _confusion(labels: torch.Tensor, predicted: torch.Tensor, classes: Sequence[str]) -> pd.DataFrame:
@@ -85,19 +88,10 @@ def _confusion(labels: torch.Tensor, predicted: torch.Tensor, classes: Sequence[
     chosen = dict.fromkeys(np.stack([first, second], axis=1)[order].ravel().tolist())  # each class once, in order
     chosen = sorted(list(chosen)[:_MAX_CLASSES])
     shown = counts.iloc[chosen, chosen]
-    return shown.assign(**{_OTHERS: counts.iloc[chosen].sum(axis=1) - shown.sum(axis=1)})
+    return shown.assign(**{"another class": counts.iloc[chosen].sum(axis=1) - shown.sum(axis=1)})
 
 
-def most_wrong_text(image_set: ImageSet, labels: torch.Tensor, probabilities: torch.Tensor) -> str:
-    """The facts of `plot_most_wrong`, one line per image."""
-    lines = [
-        f"image {index}, {right}, taken for {wrong}, {probability:.0%}"
-        for index, right, wrong, probability in _mistakes(image_set, labels, probabilities)
-    ]
-    return "\n".join(lines) or "the network is right about every image"
-
-
-@figure("The images that the network gets most wrong, with the true and the predicted class", most_wrong_text)
+@lesson_style
 def plot_most_wrong(
     image_set: ImageSet,
     labels: torch.Tensor,
@@ -114,31 +108,28 @@ def plot_most_wrong(
     Raises:
         ValueError: the labels are not those of the images, since the batches were in another order.
     """
-    mistakes = list(_mistakes(image_set, labels, probabilities))
-    if axes is None:
-        rows = 1 if len(mistakes) <= 5 else 2
-        axes = plt.subplots(rows, 5, figsize=(9.6, 2.8 * rows))[1].flat
-    axes = list(axes)
-    for ax in axes:
-        ax.axis("off")
-    if not mistakes:
-        axes[0].set_title("every image is right")
-    for ax, (index, right, wrong, probability) in zip(axes, mistakes, strict=False):
-        ax.imshow(image_set.images[index].cpu().permute(1, 2, 0).numpy())  # (H, W, 3)
-        ax.set_title(f"{short_name(right)},\ntaken for\n{short_name(wrong)} {probability:.0%}", fontsize=11)
-    return axes
-
-
-def _mistakes(
-    image_set: ImageSet, labels: torch.Tensor, probabilities: torch.Tensor
-) -> Iterator[tuple[int, str, str, float]]:
-    """Index, true class, predicted class and its probability for each image that is shown, the surest mistake first."""
-    if not torch.equal(labels.cpu(), image_set.labels.cpu()):
+    labels = labels.cpu()
+    if not torch.equal(labels, image_set.labels.cpu()):
         raise ValueError(
             "the predictions are not of these images in this order: make the batches for predict from the same set, "
             "without a seed"
         )
     surest, predicted = probabilities.cpu().max(dim=1)
-    wrong = (predicted != labels.cpu()).nonzero().flatten()
-    for index in wrong[surest[wrong].argsort(descending=True, stable=True)][:_MAX_IMAGES].tolist():
-        yield index, image_set.classes[labels[index]], image_set.classes[predicted[index]], float(surest[index])
+    mistakes = (predicted != labels).nonzero().flatten()
+    mistakes = mistakes[surest[mistakes].argsort(descending=True, stable=True)][:_MAX_IMAGES].tolist()
+    if axes is None:
+        rows = 1 if len(mistakes) <= 5 else 2
+        axes = plt.subplots(rows, 5, figsize=(9.6, 2.8 * rows))[1].flat
+    axes, facts = list(axes), []
+    for ax in axes:
+        ax.set_axis_off()
+    for ax, index in zip(axes, mistakes, strict=False):
+        right, wrong = image_set.classes[labels[index]], image_set.classes[predicted[index]]
+        title = f"{short_name(right)},\ntaken for\n{short_name(wrong)} {surest[index]:.0%}"
+        plot_image(ax, image_set.images[index], title)
+        facts.append(f"image {index}, {right}, taken for {wrong}, {surest[index]:.0%}")
+    if not mistakes:
+        axes[0].set_title("every image is right")
+        facts.append("the network is right about every image")
+    alt = "The images that the network gets most wrong, with the true and the predicted class"
+    return describe(axes, alt, "\n".join(facts))

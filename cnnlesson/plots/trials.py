@@ -6,14 +6,14 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
 from cnnlesson.plots.figures import (
     SERIES_COLOURS,
     TRAIN_COLOUR,
     VAL_COLOUR,
-    figure,
+    describe,
     label_ends,
+    lesson_style,
     new_axes,
     readable_on,
 )
@@ -28,17 +28,7 @@ METRICS = {
 }
 
 
-def history_text(history: Sequence[Epoch]) -> str:
-    """The facts of `plot_history`, one line per epoch."""
-    return "\n".join(
-        f"epoch {epoch.number}: loss {epoch.train_loss:.3f} training, {epoch.val_loss:.3f} validation; "
-        f"accuracy {epoch.train_accuracy:.1%} training, {epoch.val_accuracy:.1%} validation"
-        + ("; diverged" if epoch.diverged else "")
-        for epoch in history
-    )
-
-
-@figure("Curves of training and validation loss, and of training and validation accuracy, by epoch", history_text)
+@lesson_style
 def plot_history(history: Sequence[Epoch], axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
     """Training and validation loss (left) and accuracy (right) of one training, by epoch.
 
@@ -52,18 +42,23 @@ def plot_history(history: Sequence[Epoch], axes: Sequence[Axes] | None = None) -
         for part, colour, style in (("train", TRAIN_COLOUR, "o--"), ("val", VAL_COLOUR, "o-")):
             values = [scale * getattr(epoch, f"{part}_{name}") for epoch in history]
             ax.plot(numbers, values, style, color=colour, label="training" if part == "train" else "validation")
-        ax.set_xlabel("epoch")
-        ax.set_ylabel(label)
+        ax.set(xlabel="epoch", ylabel=label, xlim=(0.5, len(history) + 0.5))
         ax.set_ylim(0, 1.05 * ax.get_ylim()[1])  # with room for the highest point
-        ax.set_xlim(0.5, len(history) + 0.5)
-        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         label_ends(ax)
         for epoch in history:
             if epoch.diverged:
                 place = {"xy": (epoch.number, 0.06), "xycoords": ax.get_xaxis_transform(), "ha": "center"}
                 ax.plot(*place["xy"], "x", transform=place["xycoords"], color="black", ms=10, markeredgewidth=2)
                 ax.annotate("diverged", xytext=(0, 8), textcoords="offset points", **place)
-    return axes
+    facts = [
+        f"epoch {epoch.number}: loss {epoch.train_loss:.3f} training, {epoch.val_loss:.3f} validation; "
+        f"accuracy {epoch.train_accuracy:.1%} training, {epoch.val_accuracy:.1%} validation"
+        + ("; diverged" if epoch.diverged else "")
+        for epoch in history
+    ]
+    alt = "Curves of training and validation loss, and of training and validation accuracy, by epoch"
+    return describe(axes, alt, "\n".join(facts))
 
 
 def outcomes(results: pd.DataFrame, names: Sequence[str], metric: str) -> pd.DataFrame:
@@ -117,14 +112,7 @@ def _is_loss(metric: str) -> bool:
     return metric.endswith("loss")
 
 
-def grid_text(results: pd.DataFrame, metric: str = "val_accuracy") -> str:
-    """The facts of `plot_grid`, as a table."""
-    table = _grid(results, metric)["text"]
-    table.index = [f"{lr:g}" for lr in table.index]
-    return table.rename_axis(index=None, columns="lr \\ batch size").to_string()
-
-
-@figure("A heat map of the results of the trials, by learning rate and batch size", grid_text)
+@lesson_style
 def plot_grid(results: pd.DataFrame, ax: Axes | None = None, metric: str = "val_accuracy") -> Axes:
     """A heat map of an accuracy or a loss by learning rate and batch size; with several seeds it shows the mean.
 
@@ -135,51 +123,34 @@ def plot_grid(results: pd.DataFrame, ax: Axes | None = None, metric: str = "val_
             several; each (lr, batch_size, seed) occurs once.
         metric: one of `METRICS`.
     """
-    grid = _grid(results, metric)
+    table = outcomes(results, ["lr", "batch_size"], metric).sort_index(ascending=[False, True])
+    grid = table["mean"].unstack().sort_index(ascending=False)
     is_loss = _is_loss(metric)
-    shown = grid["mean"] if is_loss else 100 * grid["mean"]
+    shown = grid if is_loss else 100 * grid
     ax = ax or new_axes()
     image = ax.imshow(shown, cmap="cividis_r" if is_loss else "cividis", vmin=0, aspect="auto")  # light is good
     ax.patch.set(facecolor="white", hatch="///", edgecolor="lightgrey")  # visible in cells without a number
-    for row, lr in enumerate(shown.index):
-        for column, batch_size in enumerate(shown.columns):
-            mean, spread, note = (grid[part].loc[lr, batch_size] for part in ("mean", "spread", "note"))
-            if pd.isna(mean):
-                style = {"bbox": {"facecolor": "white", "edgecolor": "none", "pad": 2}} if note else {}
-                ax.text(column, row, note.replace(", ", "\n"), ha="center", va="center", fontsize=13, **style)
-                continue
-            style = {"ha": "center", "color": readable_on(image.to_rgba(shown.loc[lr, batch_size]))}
-            small = "\n".join(filter(None, [_spread(spread, metric), note]))
-            ax.text(column, row, _number(mean, metric), va="bottom" if small else "center", fontsize=13, **style)
-            if small:
-                ax.text(column, row, small, va="top", fontsize=10, **style)
-    ax.set_xticks(range(shown.shape[1]), shown.columns)
-    ax.set_yticks(range(shown.shape[0]), [f"{lr:g}" for lr in shown.index])
-    ax.set_xlabel("batch size")
-    ax.set_ylabel("learning rate")
+    for (lr, batch_size), mean, spread, note in table[["mean", "spread", "note"]].itertuples():
+        column, row = grid.columns.get_loc(batch_size), grid.index.get_loc(lr)
+        if pd.isna(mean):
+            style = {"facecolor": "white", "edgecolor": "none", "pad": 2}
+            ax.text(column, row, note.replace(", ", "\n"), ha="center", va="center", fontsize=13, bbox=style)
+            continue
+        style = {"ha": "center", "color": readable_on(image.to_rgba(shown.loc[lr, batch_size]))}
+        small = "\n".join(filter(None, [_spread(spread, metric), note]))
+        ax.text(column, row, _number(mean, metric), va="bottom" if small else "center", fontsize=13, **style)
+        if small:
+            ax.text(column, row, small, va="top", fontsize=10, **style)
+    ax.set_xticks(range(grid.shape[1]), grid.columns)
+    ax.set_yticks(range(grid.shape[0]), [f"{lr:g}" for lr in grid.index])
+    ax.set(xlabel="batch size", ylabel="learning rate")
     ax.figure.colorbar(image, ax=ax, label=METRICS[metric] + (" (nats)" if is_loss else " (%)"))
-    return ax
+    facts = table["text"].unstack().sort_index(ascending=False).fillna("").rename(index="{:g}".format)
+    facts = facts.rename_axis(index=None, columns="lr \\ batch size").to_string()
+    return describe(ax, "A heat map of the results of the trials, by learning rate and batch size", facts)
 
 
-def _grid(results: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """`outcomes`, learning rate by batch size: _grid(results, metric)["text"] is such a table."""
-    grid = outcomes(results, ["lr", "batch_size"], metric).unstack().sort_index(ascending=False)
-    return grid.fillna({column: "" for column in grid if column[0] in ("note", "text")})
-
-
-def trials_text(results: pd.DataFrame) -> str:
-    """The facts of `plot_trials`, one line per trial."""
-    epochs = trial_curves(results)["text"]
-    lines = []
-    for (lr, batch_size), note in _notes(results).items():
-        of_trial = [text for (*point, _), text in epochs.items() if point == [lr, batch_size]]
-        if not of_trial or note not in of_trial[-1]:
-            of_trial.append(note)
-        lines.append(f"lr {lr:g}, batch size {batch_size}: {', '.join(of_trial)}")
-    return "\n".join(lines)
-
-
-@figure("Curves of validation accuracy by epoch: a panel per learning rate, a line per batch size", trials_text)
+@lesson_style
 def plot_trials(results: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
     """Validation accuracy of each trial of a grid by epoch: a panel per learning rate, a line per batch size.
 
@@ -191,33 +162,39 @@ def plot_trials(results: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Se
             and with seed if there are several.
     """
     curves = trial_curves(results).reset_index()
-    notes = _notes(results)
+    notes = outcomes(last_epochs(results), ["lr", "batch_size"], "val_accuracy")["note"]
     rates = sorted(results["lr"].unique(), reverse=True)
     batch_sizes = sorted(results["batch_size"].unique())
     if axes is None:
         size = (3.2 * len(rates), 3.2)
         axes = plt.subplots(1, len(rates), figsize=size, sharey=True, squeeze=False)[1][0]
+    facts = []
     for ax, lr in zip(axes, rates, strict=True):
         for place, batch_size in enumerate(batch_sizes):
             curve = curves[(curves["lr"] == lr) & (curves["batch_size"] == batch_size)]
             mean, spread = 100 * curve["mean"], 100 * curve["spread"]
             colour = SERIES_COLOURS[place % len(SERIES_COLOURS)]
-            label = ", ".join(filter(None, [f"batch {batch_size}", notes.get((lr, batch_size))]))
+            note = notes.get((lr, batch_size), "")
+            label = ", ".join(filter(None, [f"batch {batch_size}", note]))
             ax.plot(curve["epoch"], mean, "o-", color=colour, label=label)
             ax.fill_between(curve["epoch"], mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
             diverged = curve["note"] != ""
             style = {"color": colour, "markersize": 12, "markeredgewidth": 2}
             whole = {"clip_on": False, "in_layout": False}  # even at the lower edge
             ax.plot(curve["epoch"][diverged], mean[diverged].fillna(0), "x", **style, **whole)
-        ax.set_title(f"learning rate {lr:g}")
-        ax.set_xlabel("epoch")
-        ax.set_xlim(0.5, max(1, results["epoch"].max()) + 0.5)
+            texts = curve["text"].tolist()
+            if note and (not texts or note not in texts[-1]):
+                texts.append(note)
+            if texts:
+                facts.append(f"lr {lr:g}, batch size {batch_size}: {', '.join(texts)}")
+        ax.set(title=f"learning rate {lr:g}", xlabel="epoch", xlim=(0.5, max(1, results["epoch"].max()) + 0.5))
         ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
     axes[0].set_ylabel("validation accuracy (%)")
     axes[0].set_ylim(bottom=0)
     for ax in axes:
         label_ends(ax)
-    return axes
+    alt = "Curves of validation accuracy by epoch: a panel per learning rate, a line per batch size"
+    return describe(axes, alt, "\n".join(facts))
 
 
 def trial_curves(results: pd.DataFrame) -> pd.DataFrame:
@@ -230,24 +207,7 @@ def trial_curves(results: pd.DataFrame) -> pd.DataFrame:
     return curves.assign(mean=curves["mean"].fillna(all_seeds))
 
 
-def _notes(results: pd.DataFrame) -> pd.Series:
-    """The note of `outcomes` by learning rate and batch size."""
-    return outcomes(last_epochs(results), ["lr", "batch_size"], "val_accuracy")["note"]
-
-
-def weight_decay_text(results: pd.DataFrame) -> str:
-    """The facts of `plot_weight_decay`, one line per weight decay."""
-    validation = outcomes(results, ["weight_decay"], "val_accuracy")["text"]
-    lines = []
-    for decay, mean, spread, *_ in outcomes(results, ["weight_decay"], "train_accuracy").itertuples():
-        text = validation[decay]
-        if not pd.isna(mean):
-            text = f"training {_text(mean, spread, '', 'train_accuracy')}, validation {text}"
-        lines.append(f"weight decay {decay:g}: {text}")
-    return "\n".join(lines)
-
-
-@figure("Bars of training and validation accuracy by weight decay", weight_decay_text)
+@lesson_style
 def plot_weight_decay(results: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Training and validation accuracy by weight decay, at one learning rate and batch size.
 
@@ -259,26 +219,34 @@ def plot_weight_decay(results: pd.DataFrame, ax: Axes | None = None) -> Axes:
             if there are several.
     """
     ax = ax or new_axes()
-    for column, colour, shift, name in (
-        ("train_accuracy", TRAIN_COLOUR, -0.2, "training"),
-        ("val_accuracy", VAL_COLOUR, 0.2, "validation"),
+    train, validation = (
+        outcomes(results, ["weight_decay"], metric).reset_index() for metric in ("train_accuracy", "val_accuracy")
+    )
+    for decays, colour, shift, name in (
+        (train, TRAIN_COLOUR, -0.2, "training"),
+        (validation, VAL_COLOUR, 0.2, "validation"),
     ):
-        decays = outcomes(results, ["weight_decay"], column).reset_index()
         heights = 100 * decays["mean"].fillna(0)
         errors = 100 * decays["spread"] if decays["spread"].notna().any() else None
         bars = ax.bar(decays.index + shift, heights, yerr=errors, capsize=3, width=0.38, color=colour, label=name)
-        numbers = decays["mean"].map(lambda mean: f"{100 * mean:.1f}", na_action="ignore").fillna("")
-        spreads = decays["spread"].map(lambda spread: f"\n{_spread(spread, 'accuracy')}", na_action="ignore").fillna("")
-        ax.bar_label(bars, numbers + spreads, padding=2)
-    ticks = []
-    for place, decay, mean, note in decays[["weight_decay", "mean", "note"]].itertuples():
+        labels = [
+            "" if pd.isna(mean) else f"{100 * mean:.1f}\n{_spread(spread, 'accuracy')}".rstrip()
+            for mean, spread in zip(decays["mean"], decays["spread"], strict=True)
+        ]
+        ax.bar_label(bars, labels, padding=2)
+    ticks, facts = [], []
+    for place, decay, mean, _, note, text in validation.itertuples():
         if pd.isna(mean):
             ax.text(place, 0.02, note.replace(", ", "\n"), ha="center", transform=ax.get_xaxis_transform())
-        ticks.append(f"{decay:g}" if pd.isna(mean) or not note else f"{decay:g}\n({note})")
-    ax.set_xticks(decays.index, ticks)
-    ax.set_xlabel("weight decay")
-    ax.set_ylabel("accuracy (%)")
+            ticks.append(f"{decay:g}")
+            facts.append(f"weight decay {decay:g}: {note}")
+        else:
+            ticks.append(f"{decay:g}\n({note})" if note else f"{decay:g}")
+            train_text, _, _ = train["text"][place].partition(" (")  # without the note
+            facts.append(f"weight decay {decay:g}: training {train_text}, validation {text}")
+    ax.set_xticks(validation.index, ticks)
+    ax.set(xlabel="weight decay", ylabel="accuracy (%)")
     ax.margins(y=0.28)  # room for the legend above the tallest bar
     ax.set_ylim(0, max(1, ax.get_ylim()[1]))  # there may be no bar
     ax.legend(ncols=2, loc="upper right")
-    return ax
+    return describe(ax, "Bars of training and validation accuracy by weight decay", "\n".join(facts))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from cnnlesson.data.batches import Batches, watch_batches
 from cnnlesson.doctor import diagnose
-from cnnlesson.plots import blank, plot_history
+from cnnlesson.plots import blank, description, plot_history
 from cnnlesson.plots.figures import as_html
 from cnnlesson.runtime.display import duration, one_line, output_area
 from cnnlesson.training import Epoch
@@ -110,7 +110,8 @@ class _Board:
     def _draw(self, history: Sequence[Epoch]) -> None:
         start = time.perf_counter()
         axes = plot_history(history, blank(1, 2, (9.6, 3.2)))
-        self.picture.update({"text/html": as_html(axes), "text/plain": plot_history.text(history)}, raw=True)
+        text = description(axes).text
+        self.picture.update({"text/html": as_html(axes), "text/plain": text}, raw=True)
         self.drawn = len(history)
         self.cost_of_picture = time.perf_counter() - start
         self.drawing += self.cost_of_picture

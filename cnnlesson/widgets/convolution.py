@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from cnnlesson.anatomy import arithmetic, layer_table
-from cnnlesson.plots import blank, plot_convolution
+from cnnlesson.plots import blank, description, plot_convolution
 from cnnlesson.widgets.explorer import Explorer, Slider
 
 
@@ -21,12 +21,11 @@ def explore_convolution(size: int = 7, kernel: int = 3, stride: int = 2, padding
     }
 
     def draw(size: int, kernel: int, stride: int, padding: int, position: int, in_channels: int, filters: int) -> tuple:
-        window = size, kernel, stride, padding, position
-        axes = plot_convolution(*window, axes=blank(1, 2, (9.6, 4.6)))
+        axes = plot_convolution(size, kernel, stride, padding, position, blank(1, 2, (9.6, 4.6)))
         with torch.device("meta"):  # only shapes, no weights
             layer = nn.Conv2d(in_channels, filters, kernel, stride, padding)
         how = arithmetic(layer, layer_table(layer, (in_channels, size, size)).iloc[0])
         costs = f"parameters: {how['params_k']}\nmultiply-adds: {how['flop_m']}\nmemory (KB): {how['memory_kb']}"
-        return axes, f"{plot_convolution.text(*window)}\n{costs}"
+        return axes, f"{description(axes).text}\n{costs}"
 
     return Explorer(controls, draw)

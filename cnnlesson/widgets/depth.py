@@ -6,7 +6,7 @@ import pandas as pd
 import torch
 
 from cnnlesson.models import cifar_resnet
-from cnnlesson.plots import blank, plot_signals
+from cnnlesson.plots import blank, description, plot_signals
 from cnnlesson.signals import activation_sizes, gradient_norms
 from cnnlesson.widgets.explorer import Choice, Explorer, Tick
 
@@ -41,6 +41,7 @@ def explore_depth(images: torch.Tensor, labels: torch.Tensor, num_classes: int) 
         if not networks:
             raise ValueError("nothing to draw: tick plain, residual or both")
         table = pd.concat([signals(depth, network) for network in networks])
-        return plot_signals(table, blank(1, 2, (9.6, 3.6))), plot_signals.text(table)
+        axes = plot_signals(table, blank(1, 2, (9.6, 3.6)))
+        return axes, description(axes).text
 
     return Explorer(controls, draw)

@@ -7,7 +7,7 @@ import ipywidgets
 from IPython.display import display
 from matplotlib.axes import Axes
 
-from cnnlesson.plots.figures import describe_figure, picture
+from cnnlesson.plots.figures import description, picture
 from cnnlesson.runtime.display import one_line
 
 _LABEL = {"description_width": "9em"}
@@ -59,7 +59,7 @@ class Explorer:
         self._drawn = values
         try:
             axes, self.text = self.draw(**values)
-            alt = describe_figure(axes).alt
+            alt = description(axes).alt
             shown = picture(axes, alt)
         except Exception as error:  # of the student's model or images; a notebook hides a widget's traceback
             self.text = str(error) if isinstance(error, ValueError) else one_line(error)

@@ -6,7 +6,7 @@ from torch import nn
 
 from cnnlesson.anatomy import evaluation_mode, find_layer, forward_hooks, layer_table, receptive_field
 from cnnlesson.data import Batches, ImageSet
-from cnnlesson.plots import plot_filters, plot_receptive_field
+from cnnlesson.plots import description, plot_filters, plot_receptive_field
 from cnnlesson.plots.figures import blank_mosaic
 from cnnlesson.plots.pictures import map_text
 from cnnlesson.widgets.explorer import Choice, Explorer, Slider
@@ -39,13 +39,13 @@ def explore_network(model: nn.Module, image_set: ImageSet, image_size: int) -> E
         activation = maps[channel]
         row, column = divmod(int(activation.argmax()), activation.shape[1])
         field = receptive_field(model, layer, (3, image_size, image_size), row, column)
-        shown = transforms.resize(one.images[0], [image_size, image_size]), field, activation, row, column
+        resized = transforms.resize(one.images[0], [image_size, image_size])
         axes = blank_mosaic(LAYOUT, (9.6, 6), height_ratios=[4, 1.4])
-        plot_receptive_field(*shown, [axes["image"], axes["map"]])
+        plot_receptive_field(resized, field, activation, row, column, [axes["image"], axes["map"]])
         plot_filters(filters, axes["filters"]).set_title("all filters of the first layer")
         name = one.classes[one.labels[0]]
         text = f"image {image}, {name}; {layer}, channel {channel}: {map_text(activation)}"
-        return axes["image"], f"{text}\n{plot_receptive_field.text(*shown)}\n{plot_filters.text(filters)}"
+        return axes.values(), f"{text}\n{description(axes.values()).text}"
 
     return Explorer(controls, draw)
 

@@ -5,9 +5,9 @@ from collections.abc import Mapping
 import pandas as pd
 from matplotlib.patches import Rectangle
 
-from cnnlesson.plots import blank
+from cnnlesson.plots import blank, description, plot_grid, plot_history
 from cnnlesson.plots.figures import MARK_COLOUR
-from cnnlesson.plots.trials import METRICS, grid_text, history_text, plot_grid, plot_history
+from cnnlesson.plots.trials import METRICS
 from cnnlesson.results import best_point, last_epochs
 from cnnlesson.training import Epoch
 from cnnlesson.widgets.explorer import Choice, Explorer
@@ -54,7 +54,6 @@ def explore_results(results: Mapping[str, pd.DataFrame]) -> Explorer:
         table = table[table["weight_decay"] == weight_decay]
         trials = last_epochs(table)
         point = table[(table["lr"] == lr) & (table["batch_size"] == batch_size)]
-        history = _history(point)
         grid_axes, *curve_axes = blank(1, 3, (12, 4), width_ratios=[1.3, 1, 1])
         plot_grid(trials, grid_axes, metric)
         if not point.empty:
@@ -63,14 +62,17 @@ def explore_results(results: Mapping[str, pd.DataFrame]) -> Explorer:
             mark = {"fill": False, "edgecolor": MARK_COLOUR, "linewidth": 4, "clip_on": False}
             grid_axes.add_patch(Rectangle(corner, 1, 1, **mark))
         title = f"learning rate {lr:g}, batch size {batch_size:g}"
+        history = _history(point)
         if history:
             plot_history(history, curve_axes)
             curve_axes[0].set_title(title)
+            history_text = description(curve_axes).text
         else:
             for ax in curve_axes:
                 ax.set_axis_off()
-        text = [f"{name}, {METRICS[metric]}, weight decay {weight_decay:g}", grid_text(trials, metric), f"\n{title}:"]
-        return grid_axes, "\n".join([*text, history_text(history) or "no trial has completed an epoch at this point"])
+            history_text = "no trial has completed an epoch at this point"
+        text = f"{name}, {METRICS[metric]}, weight decay {weight_decay:g}\n{description(grid_axes).text}"
+        return [grid_axes, *curve_axes], f"{text}\n\n{title}:\n{history_text}"
 
     return Explorer(controls, draw, offer_points)
 

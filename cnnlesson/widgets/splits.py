@@ -3,7 +3,7 @@
 import torch
 
 from cnnlesson.data import ImageSet, find_leaks, k_folds, split, take
-from cnnlesson.plots import plot_class_balance, plot_fold_balance, plot_leaks
+from cnnlesson.plots import description, plot_class_balance, plot_fold_balance, plot_leaks
 from cnnlesson.plots.figures import blank_mosaic
 from cnnlesson.widgets.explorer import Explorer, Slider, Tick
 
@@ -48,16 +48,15 @@ def explore_splits(image_set: ImageSet) -> Explorer:
         classes, *pictures = blank_mosaic(layout, (9.6, height), height_ratios=[2, 1, 1][: len(layout)]).values()
         plot_classes(labels, images.classes, classes)
         if len(images.classes) <= MAX_CLASSES:
-            text.append(plot_classes.text(labels, images.classes))
+            text.append(description(classes).text)
         brightness = (f"{name} {part.images.float().mean() / 255:.3f}" for name, part in parts.items())
         text.append(f"mean brightness{' in the first fold' if folds > 1 else ''}: {', '.join(brightness)}")
         where = "first fold" if folds > 1 else "validation part"
         text.append(f"images of the {where} that are also in training: {len(leaks)}")
         if len(leaks):
-            shown = parts["training"], parts["validation"], leaks.head(MAX_PAIRS)
-            plot_leaks(*shown, pictures)
-            text.append(plot_leaks.text(*shown))
-        return classes, "\n".join(text)
+            plot_leaks(parts["training"], parts["validation"], leaks, pictures)
+            text.append(description(pictures).text)
+        return [classes, *pictures], "\n".join(text)
 
     return Explorer(controls, draw)
 

@@ -54,22 +54,23 @@ WHOLE_RUN = 400  # seconds, for all cells of a notebook
 ANSWER = 15  # seconds within which an explorer must follow a control
 
 FIXTURE = """\
-from cnnlesson.plots.figures import blank, figure
+from cnnlesson.plots.figures import blank, describe, description, lesson_style
 from cnnlesson.widgets.explorer import Choice, Explorer, Slider, Tick
 
 
-@figure("A line", text=lambda end, colour, dots: f"It ends at {end} and is {colour}.")
-def line(end, colour, dots):
+@lesson_style
+def draw(end, colour, dots):
     if end == 6:
         raise ValueError("A line that ends at 6 is not <drawn>.")
     ax = blank(size=(4, 2))
     ax.plot([0, end], color=colour, marker="o" if dots else "")
-    return ax
+    describe(ax, "A line", f"It ends at {end} and is {colour}.")
+    return ax, description(ax).text
 
 
 Explorer(
     {"end": Slider("end", 5, 1, 9), "colour": Choice("colour", ["red", "blue"]), "dots": Tick("dots", False)},
-    lambda **values: (line(**values), line.text(**values)),
+    draw,
 )"""
 
 

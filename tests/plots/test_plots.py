@@ -9,6 +9,7 @@ from matplotlib import pyplot as plt
 from cnnlesson.anatomy import layer_table
 from cnnlesson.models import cifar_resnet
 from cnnlesson.plots import (
+    description,
     plot_class_balance,
     plot_depth,
     plot_depth_curves,
@@ -33,6 +34,10 @@ from cnnlesson.training import Epoch
 def close_figures():
     yield
     plt.close("all")
+
+
+def facts(axes) -> str:
+    return description(axes).text
 
 
 @pytest.fixture
@@ -62,13 +67,13 @@ def test_history_shows_losses_and_accuracies_and_the_epoch_that_diverged(history
     lines = [list(line.get_ydata()) for line in accuracy.lines]
     assert lines == [pytest.approx([10, 20, 30]), pytest.approx([5, 10, 15])]
     assert texts(loss) == texts(accuracy)[::-1] == ["training", "validation"]  # at the ends, the lower first
-    assert plot_history.text(history).splitlines()[2] == (
+    assert facts(plot_history(history)).splitlines()[2] == (
         "epoch 3: loss 2.000 training, 2.100 validation; accuracy 30.0% training, 15.0% validation"
     )
     history[-1] = dataclasses.replace(history[-1], train_loss=math.nan, val_loss=math.nan, diverged=True)
     loss, _ = plot_history(history)
     assert texts(loss) == ["training", "validation", "diverged"]
-    assert plot_history.text(history).endswith("; diverged")
+    assert facts(plot_history(history)).endswith("; diverged")
 
 
 def test_the_heat_map_names_every_cell(grid):
@@ -78,22 +83,23 @@ def test_the_heat_map_names_every_cell(grid):
     assert [label.get_text() for label in ax.get_xticklabels()] == ["16", "32"]
 
 
-def test_the_heat_maps_twin_has_the_same_facts(grid):
-    header, high, low = plot_grid.text(grid).splitlines()
+def test_the_heat_map_has_its_facts_as_text(grid):
+    header, high, low = facts(plot_grid(grid)).splitlines()
     assert header.split() == ["lr", "\\", "batch", "size", "16", "32"]
     assert high.split() == ["0.1", "diverged", "25.0%"]
     assert low.split() == ["0.001", "37.5%", "50.0%"]
 
 
 def test_a_grid_with_a_missing_or_with_only_diverged_points_can_be_drawn(grid):
-    assert texts(plot_grid(grid.iloc[1:]))[0] == ""
+    assert texts(plot_grid(grid.iloc[1:])) == ["25.0%", "37.5%", "50.0%"]
+    assert facts(plot_grid(grid.iloc[1:])).splitlines()[1].split() == ["0.1", "25.0%"]
     assert texts(plot_grid(grid.assign(state="diverged"))) == ["diverged"] * 4
 
 
 def test_weight_decay_shows_training_beside_validation(decays):
     ax = plot_weight_decay(decays)
     assert texts(ax) == ["90.0", "80.0", "", "50.0", "60.0", "", "diverged"]
-    assert plot_weight_decay.text(decays).splitlines() == [
+    assert facts(plot_weight_decay(decays)).splitlines() == [
         "weight decay 0: training 90.0%, validation 50.0%",
         "weight decay 0.0005: training 80.0%, validation 60.0%",
         "weight decay 0.05: diverged",
@@ -133,7 +139,7 @@ def test_depth_curves_are_the_mean_of_the_seeds_training_dashed_and_test_solid(d
     ]
     assert texts(plain) == ["20 layers", "56 layers"]
     assert [text.get_text() for text in residual.get_legend().get_texts()] == ["test", "training"]
-    assert plot_depth_curves.text(depths).splitlines()[1] == (
+    assert facts(plot_depth_curves(depths)).splitlines()[1] == (
         "plain, 56 layers, epoch 2: training error 51.00%, test error 52.00%"
     )
 
@@ -154,7 +160,7 @@ def test_published_errors_are_marked_as_published(depths):
     assert list(published.get_ydata()) == pytest.approx([8.75, 6.43])
     assert list(lines["plain, test"].get_ydata()) == pytest.approx([32, 52])
     assert list(ax.get_xticks()) == [20, 56, 110]
-    assert plot_depth.text(depths, {20: 0.0875}).endswith("as published (He et al., 2015): 20 layers 8.75%")
+    assert facts(plot_depth(depths, {20: 0.0875})).endswith("as published (He et al., 2015): 20 layers 8.75%")
 
 
 def test_gradient_norms_of_the_deepest_networks_before_and_after_an_epoch():
@@ -171,7 +177,7 @@ def test_gradient_norms_of_the_deepest_networks_before_and_after_an_epoch():
     assert [len(line.get_ydata()) for line in before.lines] == [14, 14]
     assert before.lines[0].get_ydata()[3] == pytest.approx(1e-3)
     assert after.lines[1].get_ydata()[3] == pytest.approx(2)
-    first, *_, last = plot_gradient_norms.text(gradients).splitlines()
+    first, *_, last = facts(plot_gradient_norms(gradients)).splitlines()
     assert first == "plain, 14 layers, before training: first layer 1, last layer 1e-13, smallest 1e-13, largest 1"
     assert last == "residual, 14 layers, after one epoch: first layer 2, last layer 2, smallest 2, largest 2"
 
@@ -200,14 +206,14 @@ def test_the_sizes_of_x_and_f_are_drawn_by_block():
     ax = plot_residual_sizes(sizes)
     assert [list(line.get_ydata()) for line in ax.lines[:2]] == [[1.0, 2.0, 2.5], [0.5, 0.5, 1.0]]
     assert len(ax.lines) == 3 and ax.lines[2].get_xdata()[0] == 2.5  # here the channels double
-    assert plot_residual_sizes.text(sizes).splitlines()[1] == "layer1.1: x 2.00, F(x) 0.50, ratio 0.25"
+    assert facts(plot_residual_sizes(sizes)).splitlines()[1] == "layer1.1: x 2.00, F(x) 0.50, ratio 0.25"
 
 
 def test_images_have_the_names_of_their_classes(image_set):
     axes = plot_images(image_set[torch.tensor([0, 29, 15])])
     assert [ax.get_title() for ax in axes] == ["red", "blue", "green", "", "", ""]
     assert axes[1].images[0].get_array().shape == (16, 16, 3)
-    assert plot_images.text(image_set[torch.tensor([0, 29, 15])]) == "red, blue, green"
+    assert facts(plot_images(image_set[torch.tensor([0, 29, 15])])) == "red, blue, green"
     assert len(plot_images(image_set)) == 12  # no more than two rows
 
 
@@ -218,7 +224,7 @@ def test_the_bars_of_a_network_are_the_numbers_of_its_table():
     for ax, column in ((memory, "memory_kb"), (parameters, "params_k"), (multiply_adds, "flop_m")):
         assert [bar.get_width() for bar in ax.patches] == pytest.approx(list(table[column][:-1]))
     assert memory.yaxis.get_inverted()  # the first layer on top
-    assert "parameters: most in layer3.0.conv2" in plot_layers.text(table)
+    assert "parameters: most in layer3.0.conv2" in facts(plot_layers(table))
 
 
 def test_filters_and_feature_maps_are_tiles_stretched_each_to_its_own_range():
@@ -228,13 +234,13 @@ def test_filters_and_feature_maps_are_tiles_stretched_each_to_its_own_range():
     for column in (0, 15):
         tile = picture[1:6, 6 * column + 1 : 6 * column + 6]
         assert tile.min() == pytest.approx(0, abs=1e-4) and tile.max() == pytest.approx(1, abs=1e-4)
-    assert plot_filters.text(torch.tensor([-1.0, 0.0, 2.0] * 50).view(2, 3, 5, 5)) == (
+    assert facts(plot_filters(torch.tensor([-1.0, 0.0, 2.0] * 50).view(2, 3, 5, 5))) == (
         "2 filters of 3×5×5, values from -1 to 2"
     )
     maps = torch.rand(64, 24, 24)
     maps[0, :12] = -1
     assert plot_feature_maps(maps).images[0].get_array().shape == (2 * 26 + 2, 16 * 26 + 2)  # 32 of 64, 2 pixels apart
-    assert plot_feature_maps.text(maps).splitlines()[0] == f"channel 0: from -1 to {maps[0].max():.2g}, 50% above 0"
+    assert facts(plot_feature_maps(maps)).splitlines()[0] == f"channel 0: from -1 to {maps[0].max():.2g}, 50% above 0"
 
 
 @pytest.fixture
@@ -255,11 +261,11 @@ def test_a_panel_per_learning_rate_a_line_per_batch_size_and_a_cross_for_the_epo
     assert texts(high) == ["batch 16, diverged", "batch 32"] and texts(low) == ["batch 16"]
 
 
-def test_the_trials_twin_has_the_same_facts(trials):
-    assert plot_trials.text(trials).splitlines() == [
-        "lr 0.001, batch size 16: 50.0%, 60.0%",
+def test_the_curves_of_trials_have_their_facts_as_text(trials):
+    assert facts(plot_trials(trials)).splitlines() == [
         "lr 0.1, batch size 16: 10.0%, diverged",
         "lr 0.1, batch size 32: 30.0%, 40.0%",
+        "lr 0.001, batch size 16: 50.0%, 60.0%",
     ]
 
 
@@ -277,17 +283,17 @@ def seeds():
 def test_the_heat_map_has_the_mean_and_the_spread_of_seeds_and_names_what_did_not_complete(seeds):
     spread = 100 * pd.Series([0.4, 0.5]).std()
     ax = plot_grid(seeds)
-    assert texts(ax) == ["45.0%", f"± {spread:.1f}\n1 of 3 diverged", "failed", "12.0%", "± 0.0", ""]
+    assert texts(ax) == ["45.0%", f"± {spread:.1f}\n1 of 3 diverged", "failed", "12.0%", "± 0.0"]
     assert ax.images[0].get_array().filled(-1).tolist() == [pytest.approx([45, -1]), pytest.approx([12, -1])]
     large, small = ax.texts[:2]
     assert small.get_fontsize() < large.get_fontsize()
-    _, high, low = plot_grid.text(seeds).splitlines()
+    _, high, low = facts(plot_grid(seeds)).splitlines()
     assert high.split("  ")[0] == "0.1" and f"45.0% ± {spread:.1f} (1 of 3 diverged)" in high and "failed" in high
     assert "12.0% ± 0.0" in low
 
 
 def test_one_seed_has_no_spread(seeds):
-    assert texts(plot_grid(seeds[seeds["seed"] == 2])) == ["50.0%", "failed", "12.0%", ""]
+    assert texts(plot_grid(seeds[seeds["seed"] == 2])) == ["50.0%", "failed", "12.0%"]
 
 
 @pytest.fixture
@@ -304,7 +310,7 @@ def test_trials_that_have_not_ended_are_named_in_the_heat_map_and_have_no_number
     ax = plot_grid(last)
     assert texts(ax) == ["50.0%", "interrupted", "running", "waiting"]
     assert ax.images[0].get_array().filled(-1).tolist() == [pytest.approx([50, -1]), pytest.approx([-1, -1])]
-    assert [line.split()[1:] for line in plot_grid.text(last).splitlines()[1:]] == [
+    assert [line.split()[1:] for line in facts(plot_grid(last)).splitlines()[1:]] == [
         ["50.0%", "interrupted"],
         ["running", "waiting"],
     ]
@@ -314,18 +320,18 @@ def test_a_point_has_no_number_until_all_its_seeds_have_ended(seeds):
     waiting = seeds.assign(state=seeds["state"].mask((seeds["lr"] == 0.001) & (seeds["seed"] == 2), "waiting"))
     assert texts(plot_grid(waiting))[3] == "1 of 3 waiting"
     decays = waiting[waiting["lr"] == 0.001].assign(weight_decay=0.5)
-    assert plot_weight_decay.text(decays) == "weight decay 0.5: 1 of 3 waiting"
+    assert facts(plot_weight_decay(decays)) == "weight decay 0.5: 1 of 3 waiting"
 
 
 def test_curves_of_trials_that_have_not_ended_show_their_epochs_and_waiting_ones_have_none(unfinished):
     high, low = plot_trials(unfinished)
     assert [list(line.get_ydata()) for line in low.lines if line.get_marker() == "o"] == [pytest.approx([60, 70]), []]
     assert sorted(texts(high)) == ["batch 16", "batch 32, interrupted"] and texts(low) == ["batch 16, running"]
-    assert plot_trials.text(unfinished).splitlines() == [
-        "lr 0.01, batch size 16: 60.0%, 70.0%, running",
-        "lr 0.01, batch size 32: waiting",
+    assert facts(plot_trials(unfinished)).splitlines() == [
         "lr 0.1, batch size 16: 20.0%, 50.0%",
         "lr 0.1, batch size 32: 30.0%, interrupted",
+        "lr 0.01, batch size 16: 60.0%, 70.0%, running",
+        "lr 0.01, batch size 32: waiting",
     ]
 
 
@@ -337,9 +343,8 @@ def test_trials_that_have_not_ended_have_no_bar(unfinished):
 
 
 def test_a_table_with_all_epochs_is_refused_if_only_the_last_ones_are_expected(trials):
-    for function in (plot_grid, plot_grid.text):
-        with pytest.raises(ValueError, match="several rows for one lr, batch_size: pass the last epoch of each trial"):
-            function(trials)
+    with pytest.raises(ValueError, match="several rows for one lr, batch_size: pass the last epoch of each trial"):
+        plot_grid(trials)
 
 
 def test_weight_decay_has_the_spread_of_seeds_and_names_what_did_not_complete(seeds):
@@ -351,7 +356,7 @@ def test_weight_decay_has_the_spread_of_seeds_and_names_what_did_not_complete(se
     (spread,) = {f"{100 * pd.Series([0.4, 0.5]).std():.1f}"}
     assert texts(ax) == ["30.0\n± 0.0", "62.5\n± 17.7", "", "12.0\n± 0.0", f"45.0\n± {spread}", "", "failed"]
     assert [tick.get_text() for tick in ax.get_xticklabels()] == ["0.001", "0.1\n(1 of 3 diverged)", "7"]
-    assert plot_weight_decay.text(decays).splitlines() == [
+    assert facts(plot_weight_decay(decays)).splitlines() == [
         "weight decay 0.001: training 30.0% ± 0.0, validation 12.0% ± 0.0",
         f"weight decay 0.1: training 62.5% ± 17.7, validation 45.0% ± {spread} (1 of 3 diverged)",
         "weight decay 7: failed",
@@ -370,12 +375,12 @@ def test_a_line_is_the_mean_of_the_seeds_that_continue_and_a_trial_without_an_ep
     assert [len(line.get_xdata()) for line in high.lines if line.get_marker() == "x"] == [1, 0]
     assert [len(line.get_xdata()) for line in low.lines if line.get_marker() == "o"] == [2, 0]
     assert len(plot_trials(failed.assign(val_accuracy=float("nan")))) == 1  # only a failed trial
-    text = plot_trials.text(pd.concat([results, failed], ignore_index=True)).splitlines()
+    text = facts(plot_trials(pd.concat([results, failed], ignore_index=True))).splitlines()
     assert text == [
-        "lr 0.001, batch size 16: 55.0% ± 7.1, 65.0% ± 7.1",
-        "lr 0.001, batch size 32: failed",
         "lr 0.1, batch size 16: 15.0% ± 7.1, 30.0% (1 of 2 diverged)",
         "lr 0.1, batch size 32: 35.0% ± 7.1, 45.0% ± 7.1",
+        "lr 0.001, batch size 16: 55.0% ± 7.1, 65.0% ± 7.1",
+        "lr 0.001, batch size 32: failed",
     ]
 
 
@@ -384,7 +389,7 @@ def test_class_balance_is_the_share_of_each_class_in_each_part():
     ax = plot_class_balance(parts, ["cat", "dog"])
     assert [[bar.get_height() for bar in bars] for bars in ax.containers] == [[75, 25], [50, 50]]
     assert [label.get_text() for label in ax.get_xticklabels()] == ["cat", "dog"]
-    assert plot_class_balance.text(parts, ["cat", "dog"]).splitlines()[1].split() == ["cat", "75.0%", "50.0%"]
+    assert facts(plot_class_balance(parts, ["cat", "dog"])).splitlines()[1].split() == ["cat", "75.0%", "50.0%"]
 
 
 def test_folds_show_what_each_image_is_for():
@@ -393,7 +398,7 @@ def test_folds_show_what_each_image_is_for():
     use = ax.collections[0].get_array()
     assert use.shape == (2, 4) and use[0].tolist() == [0, 1, 1, 0]
     assert use.mask[1].tolist() == [False, False, False, True]  # neither in training nor in validation
-    assert plot_folds.text(folds).splitlines()[0] == "fold 1: trains on 2 images, validates on 1, 2"
+    assert facts(plot_folds(folds)).splitlines()[0] == "fold 1: trains on 2 images, validates on 1, 2"
 
 
 def test_leaks_are_drawn_one_above_the_other(image_set):
@@ -402,6 +407,6 @@ def test_leaks_are_drawn_one_above_the_other(image_set):
     axes = plot_leaks(image_set, image_set, leaks)
     assert [ax.get_title() for ax in axes] == ["red", "green", "", "", "", "", "red", "blue", "", "", "", ""]
     assert (axes[0].get_ylabel(), axes[6].get_ylabel()) == ("training", "the other set")
-    assert plot_leaks.text(image_set, image_set, leaks).splitlines()[1] == (
+    assert facts(plot_leaks(image_set, image_set, leaks)).splitlines()[1] == (
         "near, distance 0.20: training image 16, green, and image 29, blue"
     )

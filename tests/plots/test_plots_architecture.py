@@ -7,14 +7,17 @@ from matplotlib import pyplot as plt
 from matplotlib.patches import PathPatch, Polygon
 
 from cnnlesson.models import AlexNet, TwoTowerAlexNet, cifar_resnet, resnet18, resnet34, resnet50
-from cnnlesson.plots import plot_architecture
-from cnnlesson.plots.architecture import architecture_text
+from cnnlesson.plots import description, plot_architecture
 
 
 @pytest.fixture(autouse=True)
 def close_figures():
     yield
     plt.close("all")
+
+
+def facts(axes) -> str:
+    return description(axes).text
 
 
 NETWORKS = {
@@ -44,7 +47,7 @@ def test_a_layer_has_a_box_and_a_shortcut_an_arc(name):
     ax = plot_architecture(model, shape)
     assert sum(isinstance(patch, Polygon) for patch in ax.patches) == 3 * num_boxes  # front, top and side
     assert sum(isinstance(patch, PathPatch) for patch in ax.patches) == num_arcs
-    assert len([line for line in architecture_text(model, shape).splitlines() if "shortcut" not in line]) == (
+    assert len([line for line in facts(plot_architecture(model, shape)).splitlines() if "shortcut" not in line]) == (
         num_boxes + 1
     )
 
@@ -78,7 +81,7 @@ def test_the_diagram_says_what_a_layer_does():
     model, shape, *_ = on_meta("two towers")
     words = [text.get_text() for text in plot_architecture(model, shape).texts]
     assert {"conv1", "11×11", "stride 4", "96", "55×55", "2 groups", "fc8", "1000"} <= set(words)
-    lines = architecture_text(model, shape).splitlines()
+    lines = facts(plot_architecture(model, shape)).splitlines()
     assert lines[0].startswith("TwoTowerAlexNet: 8 layers with weights, 60,965,224 parameters")
     assert lines[1:3] == ["image: 3 of 227×227", "conv1: 11×11, stride 4, 96 of 55×55"]
     assert lines[4] == "conv2: 5×5, 2 groups, 256 of 27×27"
@@ -90,7 +93,7 @@ def test_a_shortcut_that_changes_the_shape_says_how():
     assert shortcut_words("resnet18") == ["1×1, stride 2"] * 3
     assert shortcut_words("resnet50") == ["1×1"] + ["1×1, stride 2"] * 3
     model, shape, *_ = on_meta("resnet18")
-    lines = architecture_text(model, shape).splitlines()
+    lines = facts(plot_architecture(model, shape)).splitlines()
     assert "    a shortcut past layer1.0.conv1 to layer1.0.conv2" in lines
     assert "    a shortcut past layer2.0.conv1 to layer2.0.conv2 (1×1, stride 2)" in lines
 
@@ -118,7 +121,7 @@ def test_a_box_is_as_high_as_its_maps_and_as_wide_as_it_has_channels():
 def test_a_layer_that_is_used_twice_has_a_box_for_each_under_its_own_name():
     pool = torch.nn.MaxPool2d(kernel_size=2)
     model = torch.nn.Sequential(torch.nn.Conv2d(3, 8, kernel_size=5), pool, torch.nn.ReLU(), pool)
-    assert architecture_text(model, (3, 64, 64)).splitlines()[2:] == [
+    assert facts(plot_architecture(model, (3, 64, 64))).splitlines()[2:] == [
         "0: 5×5, 8 of 60×60",
         "1: 2×2, stride 2, 8 of 30×30",
         "1: 2×2, stride 2, 8 of 15×15",

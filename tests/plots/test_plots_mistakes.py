@@ -3,9 +3,8 @@ import torch
 from matplotlib import pyplot as plt
 
 from cnnlesson.data import ImageSet
-from cnnlesson.plots import plot_confusion, plot_most_wrong
+from cnnlesson.plots import description, plot_confusion, plot_most_wrong
 from cnnlesson.plots.figures import short_name
-from cnnlesson.plots.mistakes import confusion_text, most_wrong_text
 
 
 @pytest.fixture(autouse=True)
@@ -14,13 +13,17 @@ def close_figures():
     plt.close("all")
 
 
+def facts(axes) -> str:
+    return description(axes).text
+
+
 def test_a_row_is_a_true_class_and_a_column_a_predicted_one():
     labels, predicted = torch.tensor([0, 0, 0, 1, 1]), torch.tensor([0, 1, 1, 1, 1])
     ax = plot_confusion(labels, predicted, ["cat", "dog"])
     cells = {text.get_position(): text.get_text() for text in ax.texts}
     assert cells == {(0, 0): "1", (1, 0): "2", (1, 1): "2"}  # (column, row); a cell without images is empty
     assert [name.get_text() for name in ax.get_yticklabels()] == ["cat", "dog"]
-    assert confusion_text(labels, predicted, ["cat", "dog"]).splitlines() == [
+    assert facts(plot_confusion(labels, predicted, ["cat", "dog"])).splitlines() == [
         "cat: 1 of 3 right, 2 taken for dog",
         "dog: 2 of 2 right",
     ]
@@ -42,7 +45,7 @@ def test_of_many_classes_the_pairs_that_are_confused_most_are_shown_and_rows_sta
     shown = [1, 2, 3, 7, 8, 11, 12, 20, 21, 25]
     assert [name.get_text() for name in ax.get_yticklabels()] == [classes[number] for number in shown]
     assert ax.get_xticklabels()[-1].get_text() == "another class"
-    assert confusion_text(torch.tensor(labels), torch.tensor(predicted), classes).splitlines()[2] == (
+    assert facts(plot_confusion(torch.tensor(labels), torch.tensor(predicted), classes)).splitlines()[2] == (
         "class 3: 1 of 11 right, 9 taken for class 25, 1 taken for another class"
     )
 
@@ -65,7 +68,7 @@ def test_the_surest_mistakes_come_first(answers):
     axes = plot_most_wrong(*answers)
     assert [int(ax.images[0].get_array()[0, 0, 0]) for ax in axes] == list(range(11, 1, -1))
     assert axes[0].get_title() == "missile,\ntaken for\nice cream 95%"
-    assert most_wrong_text(*answers).splitlines()[0] == (
+    assert facts(plot_most_wrong(*answers)).splitlines()[0] == (
         "image 11, missile, projectile guided thing, taken for ice cream, icecream, 95%"
     )
 
@@ -74,7 +77,7 @@ def test_a_network_without_a_mistake_has_a_figure_too(answers):
     image_set, labels, _ = answers
     right = torch.nn.functional.one_hot(labels).float()
     assert plot_most_wrong(image_set, labels, right)[0].get_title() == "every image is right"
-    assert most_wrong_text(image_set, labels, right) == "the network is right about every image"
+    assert facts(plot_most_wrong(image_set, labels, right)) == "the network is right about every image"
 
 
 def test_predictions_in_another_order_than_the_images_are_refused(answers):

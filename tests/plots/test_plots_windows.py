@@ -3,14 +3,17 @@ import torch
 from matplotlib import pyplot as plt
 from torch import nn
 
-from cnnlesson.plots import plot_convolution, plot_receptive_field
-from cnnlesson.plots.windows import convolution_text, receptive_field_text
+from cnnlesson.plots import description, plot_convolution, plot_receptive_field
 
 
 @pytest.fixture(autouse=True)
 def close_figures():
     yield
     plt.close("all")
+
+
+def facts(axes) -> str:
+    return description(axes).text
 
 
 SETTINGS = [(7, 3, 2, 1), (224, 11, 4, 0), (227, 11, 4, 2), (10, 2, 3, 0), (5, 5, 1, 0), (4, 1, 1, 0), (3, 5, 2, 2)]
@@ -24,7 +27,7 @@ def test_a_window_sees_the_pixels_that_torchs_convolution_depends_on(size, kerne
     position = out_size**2 - 1
     output.flatten()[position].backward(retain_graph=True)
     rows = image.grad[0, 0].any(dim=1).nonzero().flatten().tolist()
-    text = convolution_text(size, kernel, stride, padding, position)
+    text = facts(plot_convolution(size, kernel, stride, padding, position))
     assert text.startswith(f"output {out_size}×{out_size}: ")
     span = f"{rows[0]} to {rows[-1]}" if len(rows) > 1 else f"{rows[0]}"
     assert f"row {out_size - 1} and column {out_size - 1} of the output, sees rows {span} and" in text
@@ -40,7 +43,7 @@ def test_a_kernel_of_11_with_stride_4_does_not_cover_the_last_row_and_column_of_
     before, after = plot_convolution(224, 11, 4, 0)
     assert before.get_xlabel() == "dark: not covered, rows and columns 223"
     assert before.get_title() == "input 224×224" and after.get_title() == "output 54×54"
-    assert convolution_text(224, 11, 4, 0).splitlines() == [
+    assert facts(plot_convolution(224, 11, 4, 0)).splitlines() == [
         "output 54×54: (224 - 11) / 4 + 1 = 54, rounded down from 54.25",
         "447 of 50,176 pixels are not covered by any window: rows and columns 223",
         "position 0, row 0 and column 0 of the output, sees rows 0 to 10 and columns 0 to 10 of the input",
@@ -56,12 +59,21 @@ def test_the_window_and_its_cell_are_at_the_position():
 
 
 def test_a_grid_of_many_cells_has_no_lines():
-    assert len(plot_convolution(38, 3, 1, 1)[0].collections) == 2  # uncovered pixels, lines
-    assert len(plot_convolution(227, 11, 4, 2)[0].collections) == 1
+    for size, num_lines in ((38, 1), (39, 0)):
+        (cells,) = plot_convolution(size, 3, 1, 1)[0].collections
+        assert len(cells.get_edgecolor()) == num_lines  # one colour, for all lines
+
+
+def test_uncovered_pixels_are_dark_and_padding_has_no_colour():
+    (cells,) = plot_convolution(5, 1, 2, 1)[0].collections
+    covered = torch.tensor([0.0, 1, 0, 1, 0])  # the windows are at -1, 1, 3 and 5
+    assert cells.get_array()[1:-1, 1:-1].tolist() == torch.outer(covered, covered).tolist()
+    assert cells.get_array().mask.sum() == 7**2 - 5**2
+    assert cells.to_rgba(0) < cells.to_rgba(1)
 
 
 def test_a_window_that_covers_only_padding_sees_no_pixel():
-    assert convolution_text(3, 2, 1, 2).splitlines()[2].endswith("sees no pixel of the input, and 4 cells of padding")
+    assert facts(plot_convolution(3, 2, 1, 2)).endswith("sees no pixel of the input, and 4 cells of padding")
 
 
 @pytest.mark.parametrize(
@@ -80,9 +92,8 @@ def test_a_window_that_covers_only_padding_sees_no_pixel():
     ],
 )
 def test_what_does_not_fit_is_reported_in_one_line(values, message):
-    for function in (plot_convolution, convolution_text):
-        with pytest.raises(ValueError, match=message):
-            function(*values)
+    with pytest.raises(ValueError, match=message):
+        plot_convolution(*values)
 
 
 def test_a_receptive_field_may_reach_beyond_the_image():
@@ -92,7 +103,7 @@ def test_a_receptive_field_may_reach_beyond_the_image():
     assert before.get_xlim() == (0, 50) and before.get_ylim() == (32, -8)
     assert {(patch.get_xy(), patch.get_width()) for patch in before.patches} == {((30, -8), 20)}
     assert {(patch.get_xy(), patch.get_width()) for patch in after.patches} == {((3, 1), 1)}
-    assert receptive_field_text(image, (-8, 30, 12, 50), activation, 1, 3).splitlines() == [
+    assert facts(plot_receptive_field(image, (-8, 30, 12, 50), activation, 1, 3)).splitlines() == [
         "row 1, column 3 of the 3×4 map has the value 7",
         "its receptive field is 20×20 pixels, rows -8 to 11 and columns 30 to 49: 14.1% of the image",
     ]

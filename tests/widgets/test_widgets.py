@@ -12,7 +12,7 @@ from torchvision import models
 from cnnlesson import reference
 from cnnlesson.data import Batches, ImageSet, shapes, take
 from cnnlesson.models import resnet18
-from cnnlesson.plots import blank, plot_grid, plot_weight_decay
+from cnnlesson.plots import blank, description, plot_grid, plot_weight_decay
 from cnnlesson.results import last_epochs
 from cnnlesson.widgets import (
     explore_convolution,
@@ -291,10 +291,10 @@ def test_results_are_those_of_the_table(make, grids):
     text = move(explored, name="resnet18", weight_decay=0.0005, lr=0.001, batch_size=32)
     table = grids["resnet18"]
     table = table[table["weight_decay"] == 0.0005]
-    assert plot_grid.text(last_epochs(table)) in text
+    assert description(plot_grid(last_epochs(table), blank())).text in text
     point = table[(table["lr"] == 0.001) & (table["batch_size"] == 32)]
     assert f"{point['val_accuracy'].iloc[-1]:.1%} validation" in text
-    assert plot_grid.text(last_epochs(table), "val_loss") in move(explored, metric="val_loss")
+    assert description(plot_grid(last_epochs(table), blank(), "val_loss")).text in move(explored, metric="val_loss")
     assert "no trial has completed an epoch at this point" in move(explored, weight_decay=0.05, lr=0.1)
 
 
