@@ -52,8 +52,8 @@ def memory_of_epochs(train_set: ImageSet, epochs: int) -> None:
     model, batches, optimizer = prepare("resnet18", train_set, 64, fused=True)
     peaks = []
     for _ in train(model, batches, batches, optimizer, epochs):
-        peaks.append(peak_memory())
-        reset_peak_memory()
+        peaks.append(peak_memory(batches.device))
+        reset_peak_memory(batches.device)
     print(f"peak memory of epochs 1 to {epochs} (MB): " + ", ".join(f"{peak / 1e6:,.0f}" for peak in peaks))
 
 

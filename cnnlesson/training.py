@@ -135,6 +135,7 @@ def train(
             return
 
 
+@torch.enable_grad()
 def train_one_epoch(
     model: nn.Module,
     batches: Iterable,

@@ -13,6 +13,8 @@ from cnnlesson.runtime import device as runtime_device
 from cnnlesson.runtime.memory import peak_memory, reset_peak_memory
 from cnnlesson.training import evaluate, predict, train, train_one_epoch
 
+CPU = torch.device("cpu")
+
 
 def small_model() -> nn.Module:
     torch.manual_seed(0)
@@ -171,8 +173,8 @@ def test_memory_does_not_grow_with_epochs(batches, val_batches):
     model = small_model()
     peaks = []
     for _ in train(model, batches, val_batches, sgd(model), epochs=60):
-        peaks.append(peak_memory())
-        reset_peak_memory()
+        peaks.append(peak_memory(CPU))
+        reset_peak_memory(CPU)
     assert max(peaks[40:]) < max(peaks[20:40]) + 2e6  # bytes
 
 

@@ -46,6 +46,7 @@ class Checkpoint:
             batches = train_batches.fingerprint()
         self.settings = {
             "optimizer": type(optimizer).__name__,
+            "parameter groups": len(optimizer.param_groups),
             **_flatten([group | {"params": len(group["params"])} for group in optimizer.param_groups], "optimizer"),
             "scheduler": scheduler and type(scheduler).__name__,
             **_flatten(scheduler.state_dict() if scheduler else {}, "scheduler"),
@@ -127,8 +128,9 @@ def _difference(before: dict[str, Any], now: dict[str, Any]) -> str | None:
     """The first setting that differs, such as "batches.batch_size was 64, now it is 32"; None if all are equal."""
     for name in before | now:
         there, here = before.get(name), now.get(name)
-        # Schedulers have private attributes that only some versions of torch know.
-        is_unknown = name.rpartition(".")[2].startswith("_") and not (name in before and name in now)
+        # Optimizers have options, and schedulers private attributes, that only some versions of torch know.
+        is_of_a_version = name.startswith("optimizer.") or name.rpartition(".")[2].startswith("_")
+        is_unknown = is_of_a_version and not (name in before and name in now)
         if there != here and not is_unknown:
             there, here = (f"{value:g}" if isinstance(value, float) else value for value in (there, here))
             return f"{name} was {there}, now it is {here}"

@@ -16,19 +16,41 @@ SAMPLE_SECONDS = 0.2
 
 
 def find_device(name: torch.device | str | None) -> torch.device:
-    """Return the device called `name`, which must exist; for None the GPU if there is one, else the CPU."""
+    """Return the device called `name`, which must exist; for None a GPU if there is one (CUDA or MPS), else the CPU.
+
+    Raises:
+        ValueError: there is no such device, or this version of PyTorch has no kernels for it.
+    """
+    counts = {"cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available()), "cpu": 1}
     if name is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = next(kind for kind in counts if counts[kind])
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ValueError(f"unknown device {name!r}: use 'cpu', 'cuda', or 'cuda:1' for a second GPU") from None
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise ValueError(
-            f"device {name!r} is not there, this machine has {torch.cuda.device_count()} CUDA GPUs: use 'cpu', "
-            "or in Colab choose Runtime, Change runtime type, T4 GPU"
+            f"unknown device {name!r}: use 'cpu', 'cuda', 'cuda:1' for a second GPU, or 'mps' for Apple's"
+        ) from None
+    if (device.index or 0) >= counts.get(device.type, 0):
+        raise ValueError(
+            f"device {name!r} is not there, this machine has {counts['cuda']} CUDA GPUs: use 'cpu', or in Colab choose "
+            "Runtime, Change runtime type, T4 GPU"
         )
+    if device.type == "cuda":
+        _need_kernels(device)
     return device
+
+
+def _need_kernels(device: torch.device) -> None:
+    """Refuse a GPU that is older than those that PyTorch was built for: its first kernel would fail with an error."""
+    major, minor = torch.cuda.get_device_capability(device)
+    # Such as ["sm_75", "sm_80", "sm_90a"]; empty if PyTorch was built without CUDA.
+    oldest = min((int("".join(filter(str.isdigit, arch))) for arch in torch.cuda.get_arch_list()), default=0)
+    if 10 * major + minor < oldest:
+        raise ValueError(
+            f"{torch.cuda.get_device_name(device)} is too old for PyTorch {torch.__version__} (compute capability "
+            f"{major}.{minor}, at least {oldest // 10}.{oldest % 10} is needed): use device 'cpu' or another GPU, or "
+            "install an older PyTorch"
+        )
 
 
 def free_bytes(device: torch.device) -> float:
@@ -58,8 +80,7 @@ def training_dtype(device: torch.device) -> torch.dtype:
     and float32 elsewhere. Weights, batch norm and the loss are float32 everywhere.
     """
     if device.type == "cuda":
-        native = torch.cuda.is_bf16_supported(including_emulation=False)
-        return torch.bfloat16 if native else torch.float16
+        return torch.bfloat16 if torch.cuda.get_device_capability(device) >= (8, 0) else torch.float16
     if device.type == "cpu":
         capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # new in torch 2.11
         native = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")

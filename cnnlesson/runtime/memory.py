@@ -28,21 +28,21 @@ def reuse_freed_memory() -> bool:
     return bool(mallopt(_M_MMAP_THRESHOLD, largest)) and bool(mallopt(_M_TRIM_THRESHOLD, largest))
 
 
-def reset_peak_memory() -> None:
+def reset_peak_memory(device: torch.device) -> None:
     """Let `peak_memory` measure from now on."""
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
     elif Path("/proc/self/clear_refs").exists():
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak resident set size, see proc(5)
 
 
-def peak_memory() -> int | None:
-    """The peak memory in bytes since `reset_peak_memory`: of the GPU, or without a GPU of the whole process.
+def peak_memory(device: torch.device) -> int | None:
+    """The peak memory in bytes since `reset_peak_memory`: that of a GPU, or for a CPU that of the whole process.
 
     None if the system does not report it.
     """
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
     status = Path("/proc/self/status")
     for line in status.read_text().splitlines() if status.exists() else []:
         if line.startswith("VmHWM:"):

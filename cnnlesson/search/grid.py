@@ -13,7 +13,6 @@ from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
-import torch
 
 from cnnlesson.data.batches import watch_batches
 from cnnlesson.doctor import diagnose
@@ -69,6 +68,7 @@ class GridSearch:
         if not 1 <= number <= num_parts:
             raise ValueError(f"part must be (number, how many), such as (3, 8), with a number from 1 to 8, got {part}")
         self.trial_run = run
+        self.device = find_device(getattr(run, "keywords", {}).get("device"))  # that functools.partial has bound
         self.grid = plain_grid(grid)
         self.points = combinations(self.grid)
         # Every n-th point, dealt by cost, so that each part has as many of the slow ones.
@@ -109,8 +109,8 @@ class GridSearch:
             return pd.DataFrame()
         self._forecast = sum(row["trials"] * row["seconds"] for row in rows)
         print(f"together: {duration(self._forecast)} on this machine")
-        if not torch.cuda.is_available():
-            print("there is no GPU here: fit_into(minutes=30) reports how many epochs or images fit into a time")
+        if self.device.type == "cpu":
+            print("if that is too long, fit_into(minutes=30) reports how many epochs or images fit")
         return pd.DataFrame(rows)
 
     def fit_into(self, minutes: float) -> dict[str, float]:
@@ -143,7 +143,7 @@ class GridSearch:
 
     def _cost(self, point: dict) -> Cost:
         if (kind := _kind(point)) not in self._costs:
-            self._costs[kind] = measure(self.trial_run, point)
+            self._costs[kind] = measure(self.trial_run, point, self.device)
         return self._costs[kind]
 
     # During
@@ -163,7 +163,7 @@ class GridSearch:
             OSError: another process runs this search, or the disk is full.
         """
         began, expected, self._forecast = time.perf_counter(), self._forecast, None
-        what = fingerprint(self.trial_run) | {"dtype": str(training_dtype(find_device(None)))}
+        what = fingerprint(self.trial_run) | {"dtype": str(training_dtype(self.device))}
         launch = {"grid": self.grid, "settings": self.settings, "run": what}
         notes = _compare_with_journals(self.storage, launch)
         with self.journal.launch(launch):
@@ -209,7 +209,7 @@ class GridSearch:
     def _run_here(self, points: Iterator[dict], progress: Progress) -> Outcomes:
         for point in points:
             try:
-                with busy_share(find_device(None)) as busy:
+                with busy_share(self.device) as busy:
                     for epoch in epochs_of(self.trial_run, point, self.checkpoint(point)):
                         yield point, epoch
                         for remark in diagnose([], None, busy()):  # what holds for the device, holds for all trials

@@ -67,7 +67,7 @@ class Cost(NamedTuple):
         return self.start + self.epochs * self.epoch
 
 
-def measure(run: Callable, point: Mapping[str, float]) -> Cost:
+def measure(run: Callable, point: Mapping[str, float], device: torch.device) -> Cost:
     """Run a few steps of one trial, and write one checkpoint, to see what the whole will cost.
 
     `run` must use `cnnlesson.data.Batches`; with other batches the whole first epoch is run.
@@ -85,14 +85,14 @@ def measure(run: Callable, point: Mapping[str, float]) -> Cost:
         passes[-1][1].append(time.perf_counter())
         return number < STEPS
 
-    reset_peak_memory()
+    reset_peak_memory(device)
     start = last_step = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, watch_batches(watch):
         epochs = epochs_of(run, point, Path(folder) / "checkpoint.pt")
         first = next(epochs)
         end = time.perf_counter()
         epochs.close()
-    memory_gb = (peak_memory() or math.nan) / 1e9
+    memory_gb = (peak_memory(device) or math.nan) / 1e9
     del epochs
     gc.collect()  # the network goes before the next one comes
     seconds_per_epoch, first_step = 0.0, start

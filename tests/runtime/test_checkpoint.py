@@ -362,3 +362,16 @@ def test_a_failed_write_leaves_nothing_behind(tmp_path):
     assert "could not be written" in process.stdout, process.stderr
     assert process.stdout.count("\n") == 1
     assert os.listdir(tmp_path) == []
+
+
+def test_a_checkpoint_of_a_torch_with_fewer_options_of_the_optimizer_resumes(image_set, tmp_path):
+    path = tmp_path / "training.pt"
+    list(Training(image_set).run(path, epochs=1))
+    content = torch.load(path)
+    assert content["settings"].pop("optimizer.differentiable") is False
+    torch.save(content, path)
+    assert len(list(Training(image_set).run(path, epochs=2))) == 2
+    content["settings"]["parameter groups"] = 2
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=r"\(parameter groups was 2, now it is 1\)"):
+        list(Training(image_set).run(path, epochs=2))

@@ -4,13 +4,56 @@ import pytest
 import torch
 
 from cnnlesson.runtime import device as runtime_device
-from cnnlesson.runtime.device import busy_share, describe, training_dtype
+from cnnlesson.runtime.device import busy_share, describe, find_device, training_dtype
 
 
-@pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float16)])
-def test_a_gpu_computes_in_bfloat16_only_if_its_hardware_supports_it(monkeypatch, native, expected):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: native)
-    assert training_dtype(torch.device("cuda")) is expected
+@pytest.mark.parametrize(("index", "expected"), [(0, torch.float16), (1, torch.bfloat16)])
+def test_a_gpu_computes_in_bfloat16_only_if_its_hardware_supports_it(monkeypatch, index, expected):
+    """That is so since Ampere, whose compute capability is 8.0; a machine may have a T4 and an A100."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: [(7, 5), (8, 0)][device.index])
+    assert training_dtype(torch.device("cuda", index)) is expected
+
+
+def gpus(monkeypatch, *capabilities: tuple[int, int]) -> None:
+    """A machine with these GPUs, and a PyTorch that was built for GPUs since 7.5."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: len(capabilities))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capabilities[device.index or 0])
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Tesla P100")
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_80", "sm_90a", "sm_120"])
+
+
+@pytest.mark.parametrize(
+    ("cuda", "mps", "expected"), [(1, True, "cuda"), (0, True, "mps"), (0, False, "cpu"), (1, False, "cuda")]
+)
+def test_the_default_device_is_the_fastest_that_is_there(monkeypatch, cuda, mps, expected):
+    gpus(monkeypatch, *[(7, 5)] * cuda)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    device = find_device(None)
+    assert device == find_device(expected)
+    assert device.type == expected
+    assert training_dtype(torch.device("mps")) is torch.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("cuda:1", "device 'cuda:1' is not there, this machine has 1 CUDA GPUs: use 'cpu', or in Colab choose Runtime"),
+        ("mps", "device 'mps' is not there"),
+        ("xpu", "device 'xpu' is not there"),
+        ("gpu", "unknown device 'gpu': use 'cpu', 'cuda', 'cuda:1' for a second GPU, or 'mps' for Apple's"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(monkeypatch, name, message):
+    gpus(monkeypatch, (7, 5))
+    with pytest.raises(ValueError, match=message):
+        find_device(name)
+
+
+def test_a_gpu_that_is_older_than_the_kernels_of_pytorch_is_refused(monkeypatch):
+    gpus(monkeypatch, (7, 5), (6, 0))
+    assert find_device("cuda").type == "cuda"
+    with pytest.raises(ValueError, match=r"P100 is too old for PyTorch .* capability 6.0, at least 7.5 is needed"):
+        find_device("cuda:1")
 
 
 @pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
