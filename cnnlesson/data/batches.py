@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +21,8 @@ class Batches:
     """Iterate over batches of (images, labels) that are ready for the network, on its device.
 
     images is float32 (B, 3, image_size, image_size), normalized to about mean 0 and standard deviation 1, in
-    channels-last memory; labels is int64 (B,). A pass yields every image once. The last batch may be smaller.
+    channels-last memory; labels is int64 (B,). A pass yields every image once. The last batch may be smaller, but a
+    single last image joins the batch before it: batch norm cannot train on one image.
 
     The uint8 images stay in the memory of the device if they fill less than half of what is free, and every operation
     works on a whole batch. That is much faster than decoding and transforming one file at a time.
@@ -70,7 +72,13 @@ class Batches:
 
     def __len__(self) -> int:
         """The number of batches."""
-        return -(-len(self.image_set) // self.batch_size)
+        return len(self._starts())
+
+    def _starts(self) -> list[int]:
+        """The position of the first image of each batch."""
+        starts = list(range(0, len(self.image_set), self.batch_size))
+        has_single = len(self.image_set) - starts[-1] == 1 < self.batch_size
+        return starts[:-1] if has_single and len(starts) > 1 else starts
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order, flips and shifts of the next passes. They follow from the seed and `epoch` only.
@@ -104,12 +112,12 @@ class Batches:
             shifts = torch.randint(2 * margin + 1, (num_images, 2), generator=generator).to(self.device)
         order = order.to(self.image_set.images.device)
 
-        for number, start in enumerate(range(0, num_images, self.batch_size)):
+        for number, (start, end) in enumerate(pairwise([*self._starts(), num_images])):
             # Progress bars and forecasts watch the passes, and may end one early.
             if not _may_continue(self, number):
                 return
             # Gather the images of this batch. As uint8 they are a quarter of the bytes to copy.
-            batch = slice(start, start + self.batch_size)
+            batch = slice(start, end)
             images = self.image_set.images[order[batch]].to(self.device)  # uint8 (B, 3, H, W)
             labels = self.image_set.labels[order[batch]].to(self.device)  # (B,)
             # Augment before resizing: the images are usually smaller then, so this is cheaper.

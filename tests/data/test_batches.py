@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 from torchvision.transforms import v2
 
 from cnnlesson.data import Batches, ImageSet
@@ -138,3 +139,21 @@ def test_grey_images_become_grey_batches():
     for channel in range(3):
         expected = (128 / 255 - CHANNEL_MEAN[channel]) / CHANNEL_STD[channel]
         torch.testing.assert_close(images[:, channel], torch.full((2, 8, 8), expected))
+
+
+@pytest.mark.parametrize(
+    ("num_images", "batch_size", "sizes"),
+    [(9, 4, [4, 5]), (8, 4, [4, 4]), (10, 4, [4, 4, 2]), (3, 1, [1, 1, 1]), (1, 1, [1]), (5, 5, [5]), (3, 2, [3])],
+)
+def test_a_single_last_image_joins_the_batch_before_it(image_set, num_images, batch_size, sizes):
+    batches = Batches(image_set[torch.arange(num_images)], batch_size, 16, seed=0, augment=True, device="cpu")
+    assert len(batches) == len(sizes)
+    assert [len(images) for images, _ in batches] == sizes
+    assert sorted(torch.cat([labels for _, labels in batches])) == sorted(image_set.labels[:num_images])
+
+
+def test_batch_norm_can_train_on_the_last_batch(image_set):
+    model = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.BatchNorm1d(3))
+    batches = Batches(image_set, batch_size=29, image_size=16, seed=0, device="cpu")
+    for images, _ in batches:
+        model(images)
