@@ -16,7 +16,7 @@ from torch import nn
 
 from cnnlesson.anatomy import find_layer, layer_table
 from cnnlesson.models.resnet import PlainBlock, ZeroPadding
-from cnnlesson.plots.figures import PLAIN_COLOUR, TRAIN_COLOUR, VAL_COLOUR, describe, lesson_style
+from cnnlesson.plots.figures import PLAIN_COLOUR, TRAIN_COLOUR, VAL_COLOUR, describe, lesson_style, new_axes
 
 _COSTS = (  # columns of `layer_table`, with their names and titles
     ("memory_kb", "memory", "memory of the output (KB)"),
@@ -31,14 +31,7 @@ _LINE = 0.17  # from one line of text to the next, of 10 points
 _CHARACTER = 0.087  # its width, about
 _TALLEST = 1.3  # box
 _BOW = 0.3  # of an arc: how far its control points reach, of which the curve takes three quarters
-_KINDS = {
-    nn.Conv2d: "conv",
-    nn.Linear: "linear",
-    nn.MaxPool2d: "pool",
-    nn.AvgPool2d: "pool",
-    nn.AdaptiveAvgPool2d: "pool",
-}
-_FILLS = {"image": "#DDDDDD", "conv": "#9CCBEA", "pool": "#A6DCC4", "linear": "#E6BBD3"}
+_FILLS = {"image": "#DDDDDD", "Conv2d": "#9CCBEA", "Pool2d": "#A6DCC4", "Linear": "#E6BBD3"}  # by kind of layer
 _INK = "#333333"
 
 
@@ -46,11 +39,12 @@ class _Layer(NamedTuple):
     """A box of the diagram."""
 
     name: str
-    kind: str  # "image", "conv", "pool" or "linear"
+    kind: str  # one of `_FILLS`
     channels: int  # of its output
     size: int  # height and width of its output, 1 for a vector
     stage: str = ""  # such as "layer1"; layers outside of all stages have none
-    block: str = ""  # the residual block, such as "layer1.0"
+    block: str = ""  # the block with a shortcut, such as "layer1.0"
+    shortcut: str = ""  # how the shortcut of the block changes the shape: "1×1, stride 2" or "zeros"
     window: str = ""  # such as "3×3"
     stride: str = ""  # such as "stride 2"
     groups: str = ""  # such as "2 groups"
@@ -67,10 +61,17 @@ class _Layer(NamedTuple):
         return height + depth
 
     @property
+    def arc(self) -> float:
+        """The height of the shortcut above the box, with its text."""
+        if not self.block:
+            return 0
+        return 0.75 * _BOW + (1.4 * _LINE if self.shortcut else 0.05)
+
+    @property
     def lines(self) -> list[str]:
         """The text below the box. In a stage, name and size are written once for all layers."""
         name = "" if self.stage else self.name
-        size = "" if self.stage or self.kind == "linear" else f"{self.size}×{self.size}"
+        size = "" if self.stage or self.kind == "Linear" else f"{self.size}×{self.size}"
         return [name, self.window, self.stride, str(self.channels), size, self.groups]
 
     @property
@@ -94,47 +95,44 @@ def plot_architecture(model: nn.Module, input_shape: tuple[int, int, int], ax: A
         input_shape: (channels, height, width) of one image, with height equal to width.
         ax: about 9.6 inches wide.
     """
-    layers, shortcuts, caption = _read(model, input_shape)
-    facts = _facts(layers, shortcuts, caption)
+    layers, caption = _read(model, input_shape)
+    facts = _facts(layers, caption)
     rows = _rows(layers)
     stretch = min(_ROW / max(map(_length, rows)), 1.5)
-    if shortcuts:
+    if any(layer.block for layer in layers):
         caption += "\nArcs are shortcuts: solid ones carry x unchanged, dashed ones change its shape."
     title = _LINE * (1.4 + caption.count("\n"))
-    heights = [(_above(row, shortcuts), _LINE * (7 if any(layer.groups for layer in row) else 6)) for row in rows]
-    total = title + sum(map(sum, heights))
-    ax = ax or plt.subplots(figsize=(_WIDTH + 0.1, total + 0.1))[1]
-    ax.set_xlim(0, _WIDTH)
-    ax.set_ylim(0, total)
-    ax.set_aspect("equal")
-    ax.axis("off")
+    above = [max(layer.top + layer.arc for layer in row) for row in rows]  # the line that the boxes are on
+    below = [_LINE * (7 if any(layer.groups for layer in row) else 6) for row in rows]
+    total = title + sum(above) + sum(below)
+    ax = ax or new_axes((_WIDTH + 0.1, total + 0.1))
+    ax.set(xlim=(0, _WIDTH), ylim=(0, total), aspect="equal")
+    ax.set_axis_off()
     ax.text(0, total, caption, va="top", fontsize=11)
     ground = total - title
-    for row, (above, below) in zip(rows, heights, strict=True):
-        ground -= above
-        _plot_row(ax, row, shortcuts, ground, stretch, is_last=row is rows[-1])
-        ground -= below
+    for row, height, depth in zip(rows, above, below, strict=True):
+        ground -= height
+        _plot_row(ax, row, ground, stretch, is_last=row is rows[-1])
+        ground -= depth
     return describe(ax, "Diagram of a network, from the image on the left to the logits on the right", facts)
 
 
-def _facts(layers: list[_Layer], shortcuts: dict[str, str], caption: str) -> str:
+def _facts(layers: list[_Layer], caption: str) -> str:
     """The totals, then one line per layer and per shortcut."""
     lines = [caption]
     for block, of_block in groupby(layers, key=lambda layer: layer.block):
         of_block = list(of_block)
         for layer in of_block:
-            output = "numbers" if layer.kind == "linear" else f"of {layer.size}×{layer.size}"
+            output = "numbers" if layer.kind == "Linear" else f"of {layer.size}×{layer.size}"
             parts = [layer.window, layer.stride, layer.groups, f"{layer.channels} {output}"]
             lines.append(f"{layer.name}: {', '.join(filter(None, parts))}")
         if block:
-            how = f" ({shortcuts[block]})" if shortcuts[block] else ""
+            how = f" ({of_block[0].shortcut})" if of_block[0].shortcut else ""
             lines.append(f"    a shortcut past {of_block[0].name} to {of_block[-1].name}{how}")
     return "\n".join(lines)
 
 
-def _plot_row(
-    ax: Axes, row: list[_Layer], shortcuts: dict[str, str], ground: float, stretch: float, is_last: bool
-) -> None:
+def _plot_row(ax: Axes, row: list[_Layer], ground: float, stretch: float, is_last: bool) -> None:
     """The boxes of a row on the line `ground`, the arcs above them and the text below."""
     edges = stretch * np.cumsum([0.0, *(layer.slot for layer in row)])  # of the layers' slots
     line = ground + 0.06  # from layer to layer, through the boxes
@@ -145,25 +143,18 @@ def _plot_row(
         _plot_box(ax, layer, (left + right) / 2, ground, min(stretch, 1.4))
         for number, text in enumerate(layer.lines):
             _plot_text(ax, (left + right) / 2, ground, number, text)
-    for block, places in _places(row, "block"):
-        top = ground + max(row[place].top for place in places)
-        _plot_arc(ax, edges[places[0]] + 0.02, edges[places[-1] + 1] - 0.02, line, top, shortcuts[block])
-    for _, places in _places(row, "stage"):
-        _plot_stage(ax, row[places[-1]], edges[places[0]], edges[places[-1] + 1], ground)
+    for first, last in _ends(row, "block"):
+        top = ground + max(layer.top for layer in row[first : last + 1])
+        _plot_arc(ax, edges[first] + 0.02, edges[last + 1] - 0.02, line, top, row[first].shortcut)
+    for first, last in _ends(row, "stage"):
+        _plot_stage(ax, row[last], edges[first], edges[last + 1], ground)
 
 
-def _places(row: list[_Layer], field: str) -> list[tuple[str, list[int]]]:
-    """The blocks or stages in a row, each with the places of its layers."""
+def _ends(row: list[_Layer], field: str) -> list[tuple[int, int]]:
+    """The places in a row of the first and of the last layer of each block or stage."""
     groups = groupby(range(len(row)), key=lambda place: getattr(row[place], field))
-    return [(name, list(places)) for name, places in groups if name]
-
-
-def _above(row: list[_Layer], shortcuts: dict[str, str]) -> float:
-    """The height of a row above the ground, with boxes and arcs."""
-    tops = [layer.top for layer in row]
-    for block, places in _places(row, "block"):
-        tops.append(max(row[place].top for place in places) + 0.75 * _BOW + (1.4 * _LINE if shortcuts[block] else 0.05))
-    return max(tops)
+    places = [list(places) for name, places in groups if name]
+    return [(of_group[0], of_group[-1]) for of_group in places]
 
 
 def _plot_box(ax: Axes, layer: _Layer, middle: float, ground: float, stretch: float) -> None:
@@ -205,38 +196,39 @@ def _plot_arc(ax: Axes, start: float, stop: float, low: float, top: float, how: 
         ax.text((start + stop) / 2, top + 0.75 * _BOW + 0.03, how, ha="center", va="bottom", fontsize=10)
 
 
-def _read(model: nn.Module, input_shape: tuple[int, int, int]) -> tuple[list[_Layer], dict[str, str], str]:
-    """The layers that have a box, how the shortcut of each block changes the shape, and one line with the totals."""
+def _read(model: nn.Module, input_shape: tuple[int, int, int]) -> tuple[list[_Layer], str]:
+    """The layers that have a box, and one line with the totals."""
     table = layer_table(model, input_shape)
     channels, size, _ = input_shape
     layers = [_Layer("image", "image", channels, size)]
-    blocks = {name: block for name, block in model.named_modules() if _has_shortcut(block)}
+    shortcuts = {name: _how(block.downsample) for name, block in model.named_modules() if _has_shortcut(block)}
     for name, row in table.drop(index="total").iterrows():
         layer, _ = find_layer(model, name)
-        kind = _KINDS.get(type(layer))
-        block = next((block for block in blocks if name.startswith(f"{block}.")), "")
+        kind = next((kind for kind in _FILLS if type(layer).__name__.endswith(kind)), None)
+        block = next((block for block in shortcuts if name.startswith(f"{block}.")), "")
         if kind and not (block and name.startswith(f"{block}.downsample")):
-            groups = getattr(layer, "groups", 1)
+            known, groups = row.dropna(), getattr(layer, "groups", 1)
             layers.append(
                 _Layer(
                     name=name.partition(",")[0],  # later uses of a layer have its name
                     kind=kind,
                     channels=int(row["out_channels"]),
-                    size=1 if pd.isna(row["out_size"]) else int(row["out_size"]),
+                    size=int(known.get("out_size", 1)),
                     stage=name.split(".")[0] if "." in name else "",
                     block=block,
-                    window="" if pd.isna(row["kernel"]) else f"{row['kernel']:.0f}×{row['kernel']:.0f}",
-                    stride="" if pd.isna(row["stride"]) or row["stride"] == 1 else f"stride {row['stride']:.0f}",
+                    shortcut=shortcuts.get(block, ""),
+                    window=f"{row['kernel']:.0f}×{row['kernel']:.0f}" if "kernel" in known else "",
+                    stride=f"stride {row['stride']:.0f}" if known.get("stride", 1) > 1 else "",
                     groups=f"{groups} groups" if groups > 1 else "",
                 )
             )
-    weighted = sum(layer.kind in ("conv", "linear") for layer in layers)
+    weighted = sum(layer.kind in ("Conv2d", "Linear") for layer in layers)
     total = table.loc["total"]
     caption = (
         f"{type(model).__name__}: {weighted} layers with weights, {1e3 * total['params_k']:,.0f} parameters, "
         f"{total['flop_m']:,.0f} million multiply-adds per image"
     )
-    return layers, {name: _how(block.downsample) for name, block in blocks.items()}, caption
+    return layers, caption
 
 
 def _has_shortcut(block: nn.Module) -> bool:

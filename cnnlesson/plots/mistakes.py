@@ -11,15 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from sklearn.metrics import confusion_matrix
 
 from cnnlesson.data import ImageSet
-from cnnlesson.plots.figures import (
-    PLAIN_COLOUR,
-    VAL_COLOUR,
-    describe,
-    lesson_style,
-    new_axes,
-    readable_on,
-    short_name,
-)
+from cnnlesson.plots.figures import PLAIN_COLOUR, VAL_COLOUR, describe, lesson_style, new_axes, readable_on, short_name
 from cnnlesson.plots.pictures import plot_image
 
 _MAX_CLASSES = 10
@@ -93,10 +85,7 @@ def _confusion(labels: torch.Tensor, predicted: torch.Tensor, classes: Sequence[
 
 @lesson_style
 def plot_most_wrong(
-    image_set: ImageSet,
-    labels: torch.Tensor,
-    probabilities: torch.Tensor,
-    axes: Sequence[Axes] | None = None,
+    image_set: ImageSet, labels: torch.Tensor, probabilities: torch.Tensor, axes: Sequence[Axes] | None = None
 ) -> Sequence[Axes]:
     """The ten mistakes that the network is surest of: the wrong class has the highest probability.
 
