@@ -10,7 +10,6 @@ from itertools import islice
 from numbers import Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -58,24 +57,18 @@ class _Watched:
             for size in sizes
         ]
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.2, momentum=0.9)
-        self.training = []  # per forward pass: was the network in training mode?
-        self.gradients = []  # per forward pass: were gradients recorded?
-        self.backwards = 0
-        self.steps = []  # per step: did the weights have a gradient?
-        self.model.register_forward_hook(self._forward)
-        self.model[1].weight.register_hook(self._backward)
-        self.optimizer.register_step_pre_hook(self._step)
+        self.passes = []  # (was the network in training mode?, were gradients recorded?)
+        self.backwards = []
+        self.steps = []  # did the weights have a gradient?
+        self.model.register_forward_hook(
+            lambda model, inputs, logits: self.passes.append((model.training, logits.requires_grad))
+        )
+        self.model[1].weight.register_hook(self.backwards.append)
+        self.optimizer.register_step_pre_hook(lambda *_: self.steps.append(self.has_gradient()))
 
-    def _forward(self, model: nn.Module, inputs: tuple, logits: torch.Tensor) -> None:
-        self.training.append(model.training)
-        self.gradients.append(logits.requires_grad)
-
-    def _backward(self, gradient: torch.Tensor) -> None:
-        self.backwards += 1
-
-    def _step(self, *arguments) -> None:
+    def has_gradient(self) -> bool:
         gradient = self.model[1].weight.grad
-        self.steps.append(gradient is not None and bool(gradient.any()))
+        return gradient is not None and bool(gradient.any())
 
     def weights(self) -> torch.Tensor:
         return parameters_to_vector(self.model.parameters())
@@ -126,11 +119,10 @@ def student_train_one_epoch(answer: Callable) -> None:
         theirs.model.eval()  # as an evaluation leaves it
         with _errors_explained():
             loss = answer(theirs.model, theirs.batches, theirs.optimizer)
-        _check_all_batches(theirs)
-        if not any(theirs.training):
-            raise Wrong("In evaluation mode, dropout and batch statistics are off: model.train() is never called.")
-        if not all(theirs.training):
-            raise Wrong("The network is in evaluation mode for some batches: is model.eval() called in the loop?")
+        training, _ = _passes(theirs)
+        if not all(training):
+            when = "called too late" if any(training) else "never called"
+            raise Wrong(f"In evaluation mode, dropout and batch statistics are off: model.train() is {when}.")
         if not theirs.steps and not theirs.backwards:
             raise Wrong("No weight changes: loss.backward() and optimizer.step() are never called.")
         if not theirs.steps:
@@ -146,10 +138,7 @@ def student_train_one_epoch(answer: Callable) -> None:
                 mistaken = _Watched(sizes, seed)
                 _loop(mistaken, **options)
                 reject(theirs.weights(), {message: mistaken.weights()}, near)
-            raise Wrong(
-                "The weights differ from those of a plain loop. For each batch: clear the gradients, run the network "
-                "once, compute the cross-entropy, call backward(), then step()."
-            )
+            raise Wrong("The weights differ from a plain loop's: zero_grad, forward, cross-entropy, backward, step.")
         _check_float("mean loss", loss)
         _check_mean("loss", loss, losses, counts)
 
@@ -168,13 +157,11 @@ def student_evaluate(answer: Callable) -> None:
             raise Wrong("The weights have changed: an evaluation must not call optimizer.step().")
         if theirs.backwards:
             raise Wrong("It calls backward(), but an evaluation needs no gradients.")
-        _check_all_batches(theirs)
-        if any(theirs.training):
-            when = "never called" if all(theirs.training) else "called too late"
+        training, recorded = _passes(theirs)
+        if any(training):
+            when = "never called" if all(training) else "called too late"
             raise Wrong(f"In training mode, dropout and batch statistics are on: model.eval() is {when}.")
-        if not near(*(parameters_to_vector(watched.model.buffers()) for watched in (theirs, ours))):
-            raise Wrong("Batch norm's running statistics have changed: does the network also run in training mode?")
-        if any(theirs.gradients):
+        if any(recorded):
             raise Wrong("Gradients are recorded, which costs memory and time: use torch.no_grad().")
         if not isinstance(scores, tuple | list) or len(scores) != 2:
             raise Wrong("It must return two numbers: return loss, accuracy")
@@ -192,12 +179,8 @@ def student_evaluate(answer: Callable) -> None:
 
 UNREADABLE = {  # what an error means, and a part of its message
     "The arguments of F.cross_entropy are swapped: pass the logits, then the labels.": "not implemented for 'Long'",
-    "A step changes the weights before backward() has used them: optimizer.step() is called before loss.backward().": (
-        "modified by an inplace operation"
-    ),
-    "backward() finds no graph: gradients are switched off (torch.no_grad), or the loss was detached from its graph.": (
-        "does not require grad"
-    ),
+    "optimizer.step() is called before loss.backward(), and changes the weights that it uses.": "inplace operation",
+    "backward() has no graph: gradients are switched off (no_grad), or the loss is detached.": "does not require grad",
     "train takes checkpoint as its scheduler: pass checkpoint=checkpoint.": "Path' object has no attribute 'step'",
     "A new trial has no file at checkpoint yet: only pass the path to train.": "directory: 'first.pt'",
     "train finds something else in the file at checkpoint: let only train write it.": "is damaged",
@@ -214,10 +197,12 @@ def _errors_explained() -> Iterator[None]:
         raise
 
 
-def _check_all_batches(watched: _Watched) -> None:
-    seen, batches = len(watched.training), len(watched.batches)
+def _passes(watched: _Watched) -> Iterator[tuple]:
+    """For all forward passes: was the network in training mode? And were gradients recorded?"""
+    seen, batches = len(watched.passes), len(watched.batches)
     if seen < batches:
         raise Wrong(f"The network sees {seen} of {batches} batches: is there a return inside the loop?")
+    return zip(*watched.passes, strict=True)
 
 
 def _check_float(name: str, value: object) -> None:
@@ -236,9 +221,7 @@ def _check_mean(name: str, given: float, values: np.ndarray, sizes: np.ndarray) 
         return
     mistakes = {
         "The loss has the wrong sign: cross-entropy is never negative.": -mean,
-        "The loss of a batch is already a mean: multiply it by the size of the batch, or the sum is too small.": (
-            values.sum() / num_images
-        ),
+        "Each loss is a batch's mean: multiply it by the batch's size, or it is too small.": values.sum() / num_images,
     }
     hint = "which losses do you add, and what do you divide by?"
     if name == "accuracy":
@@ -267,19 +250,7 @@ def _check_mean(name: str, given: float, values: np.ndarray, sizes: np.ndarray) 
 ARGUMENTS = (*POINT, "train_set", "val_set", "build_model", "image_size", "epochs", "seed", "checkpoint")
 SIGNATURE = f"def run({', '.join(ARGUMENTS)})"
 NUM_TRAIN, NUM_VAL = 20, 300
-OTHER_NETWORK = (
-    "The argument build_model is not called. A network made outside run is shared by all trials, and each continues "
-    "where the last one ended: call build_model() inside run."
-)
-
-
-class _Pass(NamedTuple):
-    """A batch that went through a network."""
-
-    is_training: bool
-    pixels: int
-    of_neither: bool  # does it contain images of neither set?
-    greys: list[float]  # one per image: negative and all different in train_set, positive in val_set
+OTHER_NETWORK = "The argument build_model is not called: a network made outside run would be shared by all trials."
 
 
 class _Trial:
@@ -294,9 +265,12 @@ class _Trial:
         self.arguments = dict(zip(ARGUMENTS, values, strict=True)) | changed
         self.models = []
         self.initial_weights = []  # of each model
-        self.passes: list[_Pass] = []
         self.trained_model = None
-        self.trained = []  # the greys of the training images, in the order in which the network was trained on them
+        # The greys of the images, in their order: below 0 and all different in train_set, above 0 in val_set.
+        self.trained, self.evaluated = [], []
+        self.has_other_images = False
+        self.batch_sizes = set()  # in training mode
+        self.pixels = set()
         self.trained_by_first = 0  # number of images trained on when the first epoch was yielded
         self.steps = []  # (the optimizer, the settings of its first group)
         self.epochs: list[Epoch] = []
@@ -313,18 +287,20 @@ class _Trial:
         if module in self.models:
             images = inputs[0].detach().float()  # (N, 3, S, S)
             greys = [round(grey, 2) for grey in images.mean(dim=(1, 2, 3)).tolist()]
-            of_neither = bool(images.std(dim=(2, 3)).max() > 1e-3)
-            self.passes.append(_Pass(module.training, images.shape[-1], of_neither, greys))
+            self.has_other_images |= bool(images.std(dim=(2, 3)).max() > 1e-3)
+            self.pixels.add(images.shape[-1])
             if module.training:
                 self.trained_model = module
-                self.trained += greys
-
-    def _step(self, optimizer: torch.optim.Optimizer, *arguments) -> None:
-        self.steps.append((optimizer, dict(optimizer.param_groups[0])))
+                self.batch_sizes.add(len(greys))
+            (self.trained if module.training else self.evaluated).extend(greys)
 
     def run(self, answer: Callable, max_epochs: int | None = None) -> "_Trial":
         """Collect the epochs that `answer` yields, and watch all networks and optimizers."""
-        with register_module_forward_pre_hook(self._forward), register_optimizer_step_pre_hook(self._step):
+
+        def record_step(optimizer: torch.optim.Optimizer, *arguments) -> None:
+            self.steps.append((optimizer, dict(optimizer.param_groups[0])))
+
+        with register_module_forward_pre_hook(self._forward), register_optimizer_step_pre_hook(record_step):
             epochs = answer(**self.arguments)
             if not isinstance(epochs, Iterator):
                 what = {Epoch: "one Epoch", type(None): "None"}.get(type(epochs), f"a {type(epochs).__name__}")
@@ -384,25 +360,21 @@ def _check_images(trial: _Trial) -> None:
         raise Wrong(OTHER_NETWORK)
     if not trial.epochs:
         raise Wrong("It yields nothing.")
-    training = [one for one in trial.passes if one.is_training]
-    if any(one.of_neither for one in trial.passes):
+    if trial.has_other_images:
         raise Wrong("The network gets images of neither train_set nor val_set: use these arguments, not other images.")
-    if any(max(one.greys) > 0 for one in training):
-        raise Wrong("The network is trained on validation images: train takes the training batches first.")
-    if not training:
+    if not trial.trained:
         raise Wrong("The network from build_model() is never trained: do you pass another one to train?")
-    expected, largest = trial.arguments["batch_size"], max(len(one.greys) for one in training)
+    if max(trial.trained) > 0:
+        raise Wrong("The network is trained on validation images: train takes the training batches first.")
+    expected, largest = trial.arguments["batch_size"], max(trial.batch_sizes)
     if largest != expected:
         raise Wrong(f"Called with batch_size={expected}, it trains on batches of {largest}: batch_size is not used.")
-    if not any(max(one.greys) > 0 for one in trial.passes):
-        raise Wrong(
-            "The network is not evaluated on val_set: are the validation batches made from the training images?"
-        )
+    if max(trial.evaluated, default=0) <= 0:
+        raise Wrong("It is not evaluated on val_set: are the validation batches made from the training images?")
     expected = trial.arguments["image_size"]
-    for one in trial.passes:
-        if one.pixels != expected:
-            found = f"Called with image_size={expected}, the network gets images of {one.pixels} pixels"
-            raise Wrong(f"{found}: pass image_size to both Batches.")
+    for found in trial.pixels - {expected}:
+        hint = "pass image_size to both Batches"
+        raise Wrong(f"Called with image_size={expected}, the network gets images of {found} pixels: {hint}.")
 
 
 def _check_optimizer(trial: _Trial) -> None:
@@ -504,7 +476,7 @@ def _trials(*trials: tuple) -> pd.DataFrame:
     columns = [*POINT, "epoch", "train_accuracy", "val_accuracy", "test_accuracy", "diverged"]
     table = pd.DataFrame(rows, columns=columns)
     has_diverged = table.groupby(POINT)["diverged"].transform("any")
-    return table.assign(state=has_diverged.map({True: "diverged", False: "completed"}))
+    return table.assign(state=np.where(has_diverged, "diverged", "completed"))
 
 
 NAN = float("nan")
@@ -532,23 +504,19 @@ TABLES = (
 
 def _mistaken_choices(table: pd.DataFrame) -> dict[str, tuple]:
     """The points that mistakes choose, by message."""
-    last = table.groupby(POINT).tail(1)
+    last, finite = table.groupby(POINT).tail(1), table[~table["diverged"]]
     ended = last[~last["diverged"]]  # the rows to choose from
-    never_diverged = table[~table.groupby(POINT)["diverged"].transform("any")]
+    completed = table[table["state"] == "completed"]
+
+    def best(rows: pd.DataFrame, column: str = "val_accuracy") -> pd.DataFrame:
+        return rows.nlargest(1, column)
+
     rows = {
-        "It chooses by the test accuracy. Then the test images are no longer unseen: what is left to report?": (
-            ended.nlargest(1, "test_accuracy")
-        ),
-        "It chooses by the training accuracy, which a network can reach by memorising its images.": (
-            ended.nlargest(1, "train_accuracy")
-        ),
-        "It takes the best epoch of any trial: a trial counts by its last epoch.": (
-            never_diverged.nlargest(1, "val_accuracy")
-        ),
-        "It considers a trial that diverged: see the column state.": last.nlargest(1, "val_accuracy"),
-        "It considers earlier epochs of a trial that diverged: all of its rows must go, not only the last.": (
-            table[~table["diverged"]].nlargest(1, "val_accuracy")
-        ),
+        "It chooses by the test accuracy: then no unseen images are left for the report.": best(ended, "test_accuracy"),
+        "It chooses by the training accuracy, which memorising the images can raise.": best(ended, "train_accuracy"),
+        "It takes the best epoch of any trial: a trial counts by its last epoch.": best(completed),
+        "It considers a trial that diverged: see the column state.": best(last),
+        "It considers earlier epochs of a trial that diverged: all of its rows must go.": best(finite),
         "It takes the smallest validation accuracy: take the largest.": ended.nsmallest(1, "val_accuracy"),
         "It takes the first row of the table: do you sort it, and use the sorted one?": table.head(1),
         "It takes the last row of the table: do you sort it, and use the sorted one?": table.tail(1),
@@ -564,9 +532,7 @@ def pick_best(answer: Callable) -> None:
         return
     choices = [_mistaken_choices(table) for table in TABLES]
     reject(given, {message: [one[message] for one in choices] for message in choices[0]}, operator.eq)
-    raise Wrong(
-        "It misses the highest validation accuracy in the last epoch: print the last epoch's rows, and compare."
-    )
+    raise Wrong("Another trial ends with a higher validation accuracy: print the last epoch's rows, and compare.")
 
 
 def _as_point(given: object, table: pd.DataFrame) -> tuple[float, ...]:
