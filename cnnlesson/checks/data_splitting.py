@@ -4,11 +4,13 @@ import random
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import permutations
 
 import numpy as np
 import torch
 
 from cnnlesson.checks import verdict
+from cnnlesson.checks.transplant import near
 from cnnlesson.checks.verdict import Wrong, exercise, filled_in, reject, returned
 
 progress = partial(verdict.progress, __name__)
@@ -119,14 +121,15 @@ def channel_statistics(answer: Callable) -> None:
 def _need_statistics(mean: torch.Tensor, std: torch.Tensor, scaled: torch.Tensor) -> None:
     """Raise `Wrong` unless they are those of images (N, 3, H, W) with values from 0 to 1."""
     right_mean, right_std = scaled.mean(dim=(0, 2, 3)), scaled.std(dim=(0, 2, 3))  # (3,) each
-    if _near(mean, right_std) and _near(std, right_mean):
+    if near(mean, right_std) and near(std, right_mean):
         raise Wrong("They are swapped: return the mean first, then the standard deviation.")
     shapes = {
         (len(scaled), 3): "has one row per image: take it over all images together",
         tuple(scaled.shape[1:]): "has one value per pixel: take it over height and width too",
         (): "is one number for all channels together: each channel has its own",
     }
-    for name, figure, right in (("mean", mean, right_mean), ("standard deviation", std, right_std)):
+    for name, figure, take in (("mean", mean, torch.mean), ("standard deviation", std, torch.std)):
+        right = take(scaled, dim=(0, 2, 3))  # (3,)
         shape = tuple(figure.shape)
         if shape != (3,):
             problem = shapes.get(shape, f"has shape {shape}: it must be (3,), one number per channel")
@@ -139,34 +142,21 @@ def _need_statistics(mean: torch.Tensor, std: torch.Tensor, scaled: torch.Tensor
             f"The {name} is that of values from 0 to 255: scale them to 0..1.": right * 255,
             f"The {name} is scaled by 256: the largest value of a uint8 is 255.": right * 255 / 256,
             f"The {name} is scaled by the largest pixel found: always divide by 255.": right / scaled.max(),
+            f"The {name} is that of all channels together: each channel has its own.": take(scaled).expand(3),
         }
-        reject(figure, mistakes, _near)
-    mean_mistakes = {
-        "The mean is that of all channels together: each channel has its own.": scaled.mean().expand(3),
-        "That is the median of each channel, not the mean.": scaled.transpose(0, 1).flatten(1).median(dim=1).values,
-        "The mean was rounded before it was scaled: convert to float first.": (right_mean * 255).floor() / 255,
-    }
-    distance = (scaled - right_mean.view(3, 1, 1)).abs()
-    std_mistakes = {
-        "The standard deviation is that of all channels together: each channel has its own.": scaled.std().expand(3),
+        reject(figure, mistakes, near)
+    if not near(mean, right_mean):
+        raise Wrong("The mean is not right: over which of the four dimensions must it be taken?")
+    mistakes = {
         "It is the standard deviation of the images' means: take it over all pixels.": scaled.mean((2, 3)).std(0),
         "It is the mean of the images' standard deviations: take it over all pixels.": scaled.std((2, 3)).mean(0),
         "It is the standard deviation of the mean image: take it over all images.": scaled.mean(0).std((1, 2)),
         "That is the variance: the standard deviation is its square root.": right_std**2,
-        "The variance is divided by 255, but it scales with the square: scale the images first.": right_std * 255**0.5,
         "That is the root of the mean square: subtract the mean first.": (scaled**2).mean((0, 2, 3)).sqrt(),
-        "That is the mean distance from the mean, not the standard deviation.": distance.mean((0, 2, 3)),
     }
-    if not _near(mean, right_mean):
-        reject(mean, mean_mistakes, _near)
-        raise Wrong("The mean is not right: over which of the four dimensions must it be taken?")
-    if not _near(std, right_std):
-        reject(std, std_mistakes, _near)
+    if not near(std, right_std):
+        reject(std, mistakes, near)
         raise Wrong("The standard deviation is not right: do squares of uint8 wrap around at 256? Scale first.")
-
-
-def _near(given: torch.Tensor, expected: torch.Tensor) -> bool:
-    return given.shape == expected.shape and torch.allclose(given, expected.to(given.dtype), rtol=1e-3)
 
 
 # Whether something leaks, and a hint for students who answer otherwise.
@@ -262,7 +252,7 @@ def _need_sizes(parts: list[list[int]], num_images: int, fractions: Sequence[flo
         return
     if fits([num_images / len(parts)] * len(parts)):
         raise Wrong(f"All parts have about {sizes[0]} images: the fractions are not used.")
-    if any(fits(order) for order in (expected[::-1], sorted(expected), [*expected[1:], expected[0]])):
+    if any(map(fits, permutations(expected))):
         raise Wrong(f"The parts, of {sizes} images, are not in the order of the fractions {tuple(fractions)}.")
     if fits([*of_the_rest, rest]):
         raise Wrong(f"The sizes are {sizes}: each fraction is taken of the images that remain, not of all images.")
@@ -271,27 +261,23 @@ def _need_sizes(parts: list[list[int]], num_images: int, fractions: Sequence[flo
 
 def _need_use_of_the_seed(draw: Callable[[int], list[list[int]]]) -> None:
     """Raise `Wrong` unless the seed, and nothing else, determines the parts, and no global random state changes."""
-
-    def draw_all() -> list[list[set[int]]]:
-        return [[set(part) for part in draw(seed)] for seed in SEEDS]
-
-    first = draw_all()
-    if draw_all() != first:
+    first, again = ([[set(part) for part in draw(seed)] for seed in SEEDS] for _ in range(2))
+    if again != first:
         raise Wrong("Two calls with the same seed return different parts: let the seed determine them.")
     if all(parts == first[0] for parts in first):
         raise Wrong("Every seed yields the same parts: the argument seed is not used.")
+    torch.manual_seed(10_007)  # otherwise a state that the answer has set before would not change again
+    np.random.seed(10_007)
+    random.seed(10_007)
     states = {
         "torch's (torch.manual_seed, or drawing without a generator)": lambda: torch.get_rng_state().tolist(),
         "numpy's (np.random.seed, or drawing from np.random)": lambda: np.random.get_state()[1].tolist(),
         "Python's (random.seed, or drawing from random)": random.getstate,
     }
+    before = {name: state() for name, state in states.items()}
+    draw(0)
     for name, state in states.items():
-        torch.manual_seed(10_007)  # otherwise a state that the answer has set before would not change again
-        np.random.seed(10_007)
-        random.seed(10_007)
-        before = state()
-        draw(0)
-        if state() != before:
+        if state() != before[name]:
             raise Wrong(f"It changes the global random state, {name}: use a generator of its own.")
 
 
