@@ -52,10 +52,6 @@ def near(given: torch.Tensor, expected: torch.Tensor) -> bool:
     return given.shape == expected.shape and torch.allclose(given, expected, rtol=1e-3, atol=1e-4)
 
 
-def unchanged(x: torch.Tensor) -> torch.Tensor:
-    return x
-
-
 class Step(NamedTuple):
     """A layer that ran."""
 
@@ -103,12 +99,9 @@ def trace_layers(model: nn.Module, images: torch.Tensor) -> Trace:
 def copy_weights(source: nn.Module, target: nn.Module, images: torch.Tensor) -> None:
     """Copy the weights of each layer of `source` to the layer of `target` that does the same.
 
-    Names and the order of definition do not matter: both models run on `images`. Convolutions and fully-connected
-    layers with weights of the same shape are matched in running order. A batch norm belongs to the convolution whose
-    output it receives.
-
-    Raises:
-        Wrong: the layers differ; the message names the one that is missing, not expected or set differently.
+    Both run on `images`. Layers with weights of the same shape are matched in running order, whatever their names; a
+    batch norm belongs to the convolution whose output it receives. Raises `Wrong` if a layer is missing, not expected
+    or set differently.
     """
     ours, theirs = _layers_by_shape(source, images), _layers_by_shape(target, images)
     for kind, shape in ours | theirs:
