@@ -18,11 +18,11 @@ from cnnlesson.anatomy import find_layer, layer_table
 from cnnlesson.models.resnet import PlainBlock, ZeroPadding
 from cnnlesson.plots.figures import PLAIN_COLOUR, TRAIN_COLOUR, VAL_COLOUR, describe, lesson_style, new_axes
 
-_COSTS = (  # columns of `layer_table`, with their names and titles
-    ("memory_kb", "memory", "memory of the output (KB)"),
-    ("params_k", "parameters", "parameters (thousands)"),
-    ("flop_m", "multiply-adds", "multiply-adds (millions)"),
-)
+_COSTS = {  # columns of `layer_table`
+    "memory_kb": "memory of the output (KB)",
+    "params_k": "parameters (thousands)",
+    "flop_m": "multiply-adds (millions)",
+}
 
 # The diagram is drawn in inches.
 _WIDTH = 9.5
@@ -284,7 +284,7 @@ def plot_layers(table: pd.DataFrame, axes: Sequence[Axes] | None = None, picked:
     if axes is None:
         axes = plt.subplots(1, 3, figsize=(9.6, 0.26 * len(table) + 1.2), sharey=True)[1]
     facts = []
-    for ax, (column, name, title) in zip(axes, _COSTS, strict=True):
+    for ax, (column, title) in zip(axes, _COSTS.items(), strict=True):
         costs = table[column]
         colours = [TRAIN_COLOUR if layer == picked else VAL_COLOUR for layer in table.index]
         bars = ax.barh(table.index, costs, color=colours)
@@ -293,7 +293,7 @@ def plot_layers(table: pd.DataFrame, axes: Sequence[Axes] | None = None, picked:
         ax.margins(x=0.25, y=0.6 / len(table))
         ax.set_xticks([])
         ax.spines[["top", "right", "bottom"]].set_visible(False)
-        facts.append(f"{name}: most in {costs.idxmax()}, {costs.max() / costs.sum():.0%} of the total")
+        facts.append(f"{title}: most in {costs.idxmax()}, {costs.max() / costs.sum():.0%} of the total")
     axes[0].invert_yaxis()  # sharey: the first layer on top in all three
     alt = "Bars of the memory, the parameters and the multiply-adds of each layer"
     return describe(axes, alt, "\n".join(facts))

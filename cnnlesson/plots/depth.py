@@ -49,7 +49,7 @@ def plot_depth_curves(results: pd.DataFrame, axes: Sequence[Axes] | None = None)
     handles = [Line2D([], [], color="grey", label="test"), Line2D([], [], color="grey", ls="--", label="training")]
     axes[1].legend(handles=handles)
     alt = "Curves of training and test error by epoch, plain networks left and residual ones right"
-    return describe(axes, alt, _errors_text(_last_errors(errors)))
+    return describe(axes, alt, _errors_text(_last_epochs(errors)))
 
 
 @lesson_style
@@ -61,22 +61,16 @@ def plot_depth(results: pd.DataFrame, published: dict[int, float], ax: Axes | No
         published: test error by depth of residual networks: `cnnlesson.experiments.depth.PUBLISHED_TEST_ERROR`.
     """
     ax = ax or new_axes(WIDE)
-    last = _last_errors(_mean_errors(results))
+    last = _last_epochs(_mean_errors(results))
     for kind, colour in _COLOURS.items():
         errors = last[last["kind"] == kind]
         for column, style, name in (("train_error", "o--", "training"), ("test_error", "o-", "test")):
             ax.plot(errors["depth"], errors[column], style, color=colour, label=f"{kind}, {name}")
     errors = [100 * error for error in published.values()]
     ax.plot(published.keys(), errors, "D:", color="grey", markerfacecolor="white", label="_published")
-    ax.annotate(
-        "residual, test, as published (He et al., 2015; not measured here)",
-        (max(published), errors[-1]),
-        (0, -9),
-        textcoords="offset points",
-        ha="right",
-        va="top",
-        fontsize=11,
-    )
+    text = "residual, test, as published (He et al., 2015; not measured here)"
+    style = {"textcoords": "offset points", "ha": "right", "va": "top", "fontsize": 11}
+    ax.annotate(text, (max(published), errors[-1]), (0, -9), **style)
     ax.set_xticks(sorted({*last["depth"], *published}))
     ax.set(xlabel="depth (layers)", ylabel="error (%)")
     ax.set_ylim(bottom=0)
@@ -94,7 +88,7 @@ def _mean_errors(results: pd.DataFrame) -> pd.DataFrame:
     return errors.reset_index()
 
 
-def _last_errors(errors: pd.DataFrame) -> pd.DataFrame:
+def _last_epochs(errors: pd.DataFrame) -> pd.DataFrame:
     return errors.groupby(["kind", "depth"]).tail(1)
 
 

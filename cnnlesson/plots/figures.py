@@ -144,20 +144,12 @@ def label_ends(ax: Axes) -> None:
     height = 72 * ax.figure.get_size_inches()[1] * ax.get_position().height  # in points, about
     line_height = 1.2 * _LABEL_SIZE / height
     rightmost = max((x for x, _, _ in ends), default=0)
+    style = {"xycoords": "axes fraction", "textcoords": "offset points", "va": "center", "fontsize": _LABEL_SIZE}
     for x in {x for x, _, _ in ends}:
         at_x = sorted([(y, line) for other, y, line in ends if other == x], key=lambda end: end[0])
         lift = line_height if x < rightmost else 0
         for (_, line), y in zip(at_x, _apart([y + lift for y, _ in at_x], line_height), strict=True):
-            ax.annotate(
-                line.get_label(),
-                (x, y),
-                (8, 0),
-                xycoords="axes fraction",
-                textcoords="offset points",
-                va="center",
-                fontsize=_LABEL_SIZE,
-                color=as_type(line.get_color()),
-            )
+            ax.annotate(line.get_label(), (x, y), (8, 0), color=as_type(line.get_color()), **style)
 
 
 def label_log_axis(axis: Axis) -> None:

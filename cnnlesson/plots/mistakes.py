@@ -15,7 +15,6 @@ from cnnlesson.plots.figures import PLAIN_COLOUR, VAL_COLOUR, describe, lesson_s
 from cnnlesson.plots.pictures import plot_image
 
 _MAX_CLASSES = 10
-_MAX_IMAGES = 10
 
 _RIGHT = LinearSegmentedColormap.from_list("right", ["white", VAL_COLOUR])
 _WRONG = LinearSegmentedColormap.from_list("wrong", ["white", PLAIN_COLOUR])
@@ -105,7 +104,7 @@ def plot_most_wrong(
         )
     surest, predicted = probabilities.cpu().max(dim=1)
     mistakes = (predicted != labels).nonzero().flatten()
-    mistakes = mistakes[surest[mistakes].argsort(descending=True, stable=True)][:_MAX_IMAGES].tolist()
+    mistakes = mistakes[surest[mistakes].argsort(descending=True, stable=True)][:10].tolist()
     if axes is None:
         rows = 1 if len(mistakes) <= 5 else 2
         axes = plt.subplots(rows, 5, figsize=(9.6, 2.8 * rows))[1].flat

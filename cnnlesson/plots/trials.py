@@ -36,13 +36,11 @@ def plot_history(history: Sequence[Epoch], axes: Sequence[Axes] | None = None) -
     """
     axes = axes if axes is not None else plt.subplots(1, 2, figsize=(9.6, 3.6))[1]
     numbers = [epoch.number for epoch in history]
-    for ax, name, scale, label in zip(
-        axes, ("loss", "accuracy"), (1, 100), ("loss (nats)", "accuracy (%)"), strict=True
-    ):
+    for ax, name, scale, unit in zip(axes, ("loss", "accuracy"), (1, 100), ("nats", "%"), strict=True):
         for part, colour, style in (("train", TRAIN_COLOUR, "o--"), ("val", VAL_COLOUR, "o-")):
             values = [scale * getattr(epoch, f"{part}_{name}") for epoch in history]
             ax.plot(numbers, values, style, color=colour, label="training" if part == "train" else "validation")
-        ax.set(xlabel="epoch", ylabel=label, xlim=(0.5, len(history) + 0.5))
+        ax.set(xlabel="epoch", ylabel=f"{name} ({unit})", xlim=(0.5, len(history) + 0.5))
         ax.set_ylim(0, 1.05 * ax.get_ylim()[1])  # with room for the highest point
         ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         label_ends(ax)
@@ -166,8 +164,7 @@ def plot_trials(results: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Se
     rates = sorted(results["lr"].unique(), reverse=True)
     batch_sizes = sorted(results["batch_size"].unique())
     if axes is None:
-        size = (3.2 * len(rates), 3.2)
-        axes = plt.subplots(1, len(rates), figsize=size, sharey=True, squeeze=False)[1][0]
+        axes = plt.subplots(1, len(rates), figsize=(3.2 * len(rates), 3.2), sharey=True, squeeze=False)[1][0]
     facts = []
     for ax, lr in zip(axes, rates, strict=True):
         for place, batch_size in enumerate(batch_sizes):
@@ -179,9 +176,8 @@ def plot_trials(results: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Se
             ax.plot(curve["epoch"], mean, "o-", color=colour, label=label)
             ax.fill_between(curve["epoch"], mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
             diverged = curve["note"] != ""
-            style = {"color": colour, "markersize": 12, "markeredgewidth": 2}
-            whole = {"clip_on": False, "in_layout": False}  # even at the lower edge
-            ax.plot(curve["epoch"][diverged], mean[diverged].fillna(0), "x", **style, **whole)
+            style = {"color": colour, "ms": 12, "mew": 2, "clip_on": False, "in_layout": False}  # whole at the edge
+            ax.plot(curve["epoch"][diverged], mean[diverged].fillna(0), "x", **style)
             texts = curve["text"].tolist()
             if note and (not texts or note not in texts[-1]):
                 texts.append(note)
@@ -219,13 +215,10 @@ def plot_weight_decay(results: pd.DataFrame, ax: Axes | None = None) -> Axes:
             if there are several.
     """
     ax = ax or new_axes()
-    train, validation = (
-        outcomes(results, ["weight_decay"], metric).reset_index() for metric in ("train_accuracy", "val_accuracy")
-    )
-    for decays, colour, shift, name in (
-        (train, TRAIN_COLOUR, -0.2, "training"),
-        (validation, VAL_COLOUR, 0.2, "validation"),
-    ):
+    train = outcomes(results, ["weight_decay"], "train_accuracy").reset_index()
+    validation = outcomes(results, ["weight_decay"], "val_accuracy").reset_index()
+    parts = (("training", train, TRAIN_COLOUR, -0.2), ("validation", validation, VAL_COLOUR, 0.2))
+    for name, decays, colour, shift in parts:
         heights = 100 * decays["mean"].fillna(0)
         errors = 100 * decays["spread"] if decays["spread"].notna().any() else None
         bars = ax.bar(decays.index + shift, heights, yerr=errors, capsize=3, width=0.38, color=colour, label=name)

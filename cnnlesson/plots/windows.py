@@ -67,8 +67,7 @@ def plot_convolution(
     coverage = "every pixel is covered by a window"
     if uncovered:
         number = size**2 - int(covered.sum()) ** 2
-        are = "pixel is" if number == 1 else "pixels are"
-        coverage = f"{number:,} of {size**2:,} {are} not covered by any window: rows and columns {uncovered}"
+        coverage = f"not covered by any window: {number:,} of {size**2:,} pixels, rows and columns {uncovered}"
     rows, columns = _inside(top, top + kernel, size), _inside(left, left + kernel, size)
     number = len(rows) * len(columns)
     seen = f"rows {_span(rows)} and columns {_span(columns)} of the input" if number else "no pixel of the input"
@@ -78,9 +77,8 @@ def plot_convolution(
         f"{coverage}\n"
         f"position {position}, row {row} and column {column} of the output, sees {seen}{beyond}"
     )
-    return describe(
-        axes, "The window of a convolution on the grid of its input, and its cell on that of the output", facts
-    )
+    alt = "The window of a convolution on the grid of its input, and its cell on that of the output"
+    return describe(axes, alt, facts)
 
 
 def _check_window(size: int, kernel: int, stride: int, padding: int) -> None:
@@ -141,10 +139,7 @@ def plot_receptive_field(
     before.set_xlim(min(left, 0), max(right, width))
     before.set_ylim(max(bottom, height), min(top, 0))
     shown = after.imshow(activation.numpy(), cmap="cividis", extent=(0, map_width, map_height, 0))
-    for ax, corner, sides in (
-        (before, (left, top), (right - left, bottom - top)),
-        (after, (column, row), (1, 1)),
-    ):
+    for ax, corner, sides in ((before, (left, top), (right - left, bottom - top)), (after, (column, row), (1, 1))):
         for colour, line_width in (("white", 4.5), (MARK_COLOUR, 2.5)):  # visible on dark and on light pixels
             style = {"fill": False, "edgecolor": colour, "linewidth": line_width, "clip_on": False, "zorder": 4}
             ax.add_patch(Rectangle(corner, *sides, **style))

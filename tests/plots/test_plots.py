@@ -224,7 +224,7 @@ def test_the_bars_of_a_network_are_the_numbers_of_its_table():
     for ax, column in ((memory, "memory_kb"), (parameters, "params_k"), (multiply_adds, "flop_m")):
         assert [bar.get_width() for bar in ax.patches] == pytest.approx(list(table[column][:-1]))
     assert memory.yaxis.get_inverted()  # the first layer on top
-    assert "parameters: most in layer3.0.conv2" in facts(plot_layers(table))
+    assert "parameters (thousands): most in layer3.0.conv2" in facts(plot_layers(table))
 
 
 def test_filters_and_feature_maps_are_tiles_stretched_each_to_its_own_range():

@@ -35,7 +35,7 @@ def test_a_window_sees_the_pixels_that_torchs_convolution_depends_on(size, kerne
     image.grad = None
     output.sum().backward()
     unseen = int((image.grad == 0).sum())
-    assert (f"{unseen:,} of {size**2:,} pixels are not covered by any window" in text) == (unseen > 0)
+    assert (f"not covered by any window: {unseen:,} of {size**2:,} pixels, rows and columns" in text) == (unseen > 0)
     assert ("every pixel is covered by a window" in text) == (unseen == 0)
 
 
@@ -45,7 +45,7 @@ def test_a_kernel_of_11_with_stride_4_does_not_cover_the_last_row_and_column_of_
     assert before.get_title() == "input 224×224" and after.get_title() == "output 54×54"
     assert facts(plot_convolution(224, 11, 4, 0)).splitlines() == [
         "output 54×54: (224 - 11) / 4 + 1 = 54, rounded down from 54.25",
-        "447 of 50,176 pixels are not covered by any window: rows and columns 223",
+        "not covered by any window: 447 of 50,176 pixels, rows and columns 223",
         "position 0, row 0 and column 0 of the output, sees rows 0 to 10 and columns 0 to 10 of the input",
     ]
 
