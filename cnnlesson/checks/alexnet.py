@@ -62,7 +62,6 @@ def conv_cost(answer: Callable) -> None:
         "The memory is in bytes: divide by 1024 for KB.": memory * 1024,
         "The memory counts numbers: each is a float32 of 4 bytes.": memory / 4,
         "The memory counts numbers, not KB: each is a float32 of 4 bytes, and a KB has 1024.": memory * 256,
-        "The memory is that of one filter's map: there is one map per filter.": memory / filters,
     }
     expect(memories, cases, memory, memory_mistakes, same=_close, name="The memory in conv_cost")
     parameter_mistakes = {
@@ -92,31 +91,29 @@ def missing_rows(answer: dict) -> None:
         row, weights = rows[layer], inputs * outputs
         if not isinstance(row, tuple | list) or len(row) != 3 or not all(isinstance(x, Real) for x in row):
             raise Wrong(f"The row of {layer} must be three numbers: memory in KB, parameters in k, flop in M.")
-        memory_mistakes = {
-            "is that of its input: the column counts the output of the layer": inputs * 4 / 1024,
-            "counts numbers, not KB: each is a float32 of 4 bytes, and a KB has 1024": outputs,
-            "is in bytes: a KB has 1024": outputs * 4,
+        exact = (outputs * 4 / 1024, (weights + outputs) / 1000, weights / 1e6)
+        mistakes = {
+            "memory": {
+                "is that of its input: the column counts the output of the layer": inputs * 4 / 1024,
+                "counts numbers, not KB: each is a float32 of 4 bytes, and a KB has 1024": outputs,
+                "is in bytes: a KB has 1024": outputs * 4,
+            },
+            "number of parameters": {
+                "lacks the biases: there is one per output": weights / 1000,
+                "has one bias per input: there is one per output": (weights + inputs) / 1000,
+                "is not in thousands": weights + outputs,
+                "is that of 256 inputs: flatten turns the 256 maps of 6×6 into 9216": (256 + 1) * outputs / 1000,
+            },
+            "flop": {
+                "is doubled: a multiplication with its addition counts as one": 2 * weights / 1e6,
+                "is not in millions": weights,
+                "is in thousands: the column is in millions": weights / 1000,
+            },
         }
-        parameter_mistakes = {
-            "lacks the biases: there is one per output": weights / 1000,
-            "has one bias per input: there is one per output": (weights + inputs) / 1000,
-            "is not in thousands": weights + outputs,
-            "is that of 256 inputs: flatten turns the 256 maps of 6×6 into 9216": (256 + 1) * outputs / 1000,
-        }
-        flop_mistakes = {
-            "is doubled: a multiplication with its addition counts as one": 2 * weights / 1e6,
-            "is not in millions": weights,
-            "is in thousands: the column is in millions": weights / 1000,
-            "is 0, but only pooling and flatten cost nothing: each output is a sum over all inputs": 0,
-        }
-        for column, given, exact, mistakes in (
-            ("memory", row[0], outputs * 4 / 1024, memory_mistakes),
-            ("number of parameters", row[1], (weights + outputs) / 1000, parameter_mistakes),
-            ("flop", row[2], weights / 1e6, flop_mistakes),
-        ):
-            if not _fits(given, exact):
+        for given, right, column in zip(row, exact, mistakes, strict=True):
+            if not _fits(given, right):
                 cell = f"{layer}'s {column}"
-                reject(given, {f"{cell} {mistake}.": value for mistake, value in mistakes.items()}, _fits)
+                reject(given, {f"{cell} {text}.": value for text, value in mistakes[column].items()}, _fits)
                 raise Wrong(f"{cell} cannot be {given:g}: compute it from the number of inputs and outputs.")
 
 
@@ -201,7 +198,6 @@ ALEXNET_MISTAKES = LOGITS_MISTAKES | {
     "There is no ReLU between the fully-connected layers.": partial(_alexnet, fc_relu=nn.Identity()),
     "There is no ReLU at all.": partial(_alexnet, conv_relu=nn.Identity(), fc_relu=nn.Identity()),
     "It uses average pooling: AlexNet takes the largest value of each window.": partial(_alexnet, pool=F.avg_pool2d),
-    "It uses a sigmoid: the paper's point is ReLU.": partial(_alexnet, conv_relu=torch.sigmoid, fc_relu=torch.sigmoid),
     "It uses tanh: the paper's point is ReLU.": partial(_alexnet, conv_relu=torch.tanh, fc_relu=torch.tanh),
 }
 
@@ -210,12 +206,9 @@ ALEXNET_MISTAKES = LOGITS_MISTAKES | {
 def initial_loss(answer: Callable) -> None:
     """num_classes -> the cross-entropy, in nats, of a network that cannot tell the classes apart yet."""
     n = np.array([10, 200, 1000, 2])
-    right = [F.cross_entropy(torch.zeros(1, num_classes), torch.tensor([0])).item() for num_classes in n]
-    fixed = {
-        f"It is the loss for {number} classes, whatever the argument: use num_classes.": np.full(4, math.log(number))
-        for number in (10, 200, 1000)
-    }
-    mistakes = fixed | {
+    mistakes = {
+        "It is the loss for 10 classes, whatever the argument: use num_classes.": np.full(4, math.log(10)),
+        "It is the loss for 1000 classes, whatever the argument: use num_classes.": np.full(4, math.log(1000)),
         "The logarithm has base 2: cross-entropy in torch is in nats, with the natural logarithm.": np.log2(n),
         "The logarithm has base 10: cross-entropy in torch is in nats, with the natural logarithm.": np.log10(n),
         "It is negative: the loss is minus the logarithm of a probability below 1.": -np.log(n),
@@ -225,7 +218,7 @@ def initial_loss(answer: Callable) -> None:
         "It is the logarithm of num_classes - 1: the correct class is one of the classes.": np.log(n - 1),
         "That is the number of classes: the loss is minus the logarithm of the correct class's probability.": n,
     }
-    expect(answer, [(10,), (200,), (1000,), (2,)], right, mistakes, same=_close)
+    expect(answer, [(10,), (200,), (1000,), (2,)], np.log(n), mistakes, same=_close)
 
 
 def _close(given: object, expected: float) -> bool:
