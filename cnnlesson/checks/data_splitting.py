@@ -52,9 +52,7 @@ def stratified_split(answer: Callable) -> None:
         if left_out and len(set(indices)) == len(indices):
             raise Wrong(f"All images of class {left_out[0]} are left out: does the loop reach every class?")
         _need_a_partition(parts, len(labels), hint=" Are places within a class turned back into places in labels?")
-        absent = (found == 0).nonzero().tolist()
-        if absent:
-            part, label = absent[0]
+        for part, label in (found == 0).nonzero().tolist():
             raise Wrong(f"Class {label} is absent from part {part + 1}: each part needs its fraction of the class.")
         equal = (found == found[:, :1]).all(dim=1).nonzero()[:, 0].tolist()
         if equal and len(counts.unique()) > 1:
@@ -62,9 +60,7 @@ def stratified_split(answer: Callable) -> None:
             raise Wrong(f"Part {equal[0] + 1} has {size} images of each class: take the same fraction of each class.")
         _need_sizes(parts, len(labels), fractions, slack=len(counts))
         expected = torch.tensor(fractions)[:, None] * counts
-        unequal = ((found - expected).abs() > 2).nonzero().tolist()
-        if unequal:
-            part, label = unequal[0]
+        for part, label in ((found - expected).abs() > 2).nonzero().tolist():
             count = f"{found[part, label]} images of class {label}, not {expected[part, label]:.0f}"
             raise Wrong(f"It is not stratified: part {part + 1} has {count}. Divide each class separately.")
         for label in range(len(counts)):
