@@ -76,6 +76,9 @@ class _TooSlow(BaseException):
 _verdicts: dict[str, dict[str, Verdict | None]] = {}  # by module, in the order of the exercises
 
 
+Results = Callable | Iterable  # a function, or its results for all cases
+
+
 def exercise(check: Callable) -> Callable[..., Verdict]:
     """Make a check of a function that tries an answer and raises `Wrong` or `Unanswered`, or returns if it is right.
 
@@ -109,12 +112,7 @@ def progress(module: str) -> None:
 
 
 def expect(
-    answer: Callable | Iterable,
-    cases: Sequence[tuple],
-    right: Callable | Iterable,
-    mistakes: Mapping[str, Callable | Iterable],
-    same: Callable[[object, object], bool] = operator.eq,
-    name: str = "",
+    answer: Results, cases: Sequence, right: Results, mistakes: Mapping, same: Callable = operator.eq, name: str = ""
 ) -> None:
     """Raise `Wrong` unless `answer` returns what `right` returns, in all `cases`.
 
@@ -123,13 +121,13 @@ def expect(
     Each function may also be the sequence of its results, one per case.
     """
 
-    def results(function: Callable | Iterable) -> Iterable:
-        return (function(*case) for case in cases) if callable(function) else function
+    def results(function: Results) -> list:
+        return [function(*case) for case in cases] if callable(function) else list(function)
 
-    def all_same(given: Iterable, expected: Iterable) -> bool:
+    def all_same(given: list, expected: list) -> bool:
         return all(map(same, given, expected))
 
-    given, expected = list(results(answer)), list(results(right))
+    given, expected = results(answer), results(right)
     if all_same(given, expected):
         return
     reject(given, {message: results(mistaken) for message, mistaken in mistakes.items()}, all_same)
@@ -200,17 +198,10 @@ def _judge(check: Callable, answers: Sequence) -> tuple[str, str]:
 
 def _describe(error: BaseException) -> str:
     """An error in the answer, with the line of the student's code that raised it."""
-    text = f"It raised {one_line(error)}"
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_library(frame.filename)]
-    if own and own[-1].line:
-        text += f" (in your line {own[-1].lineno}: {own[-1].line})"
-    return text
-
-
-def _is_library(filename: str) -> bool:
-    package = str(Path(__file__).parents[1])
-    libraries = {sys.prefix, sys.base_prefix, sys.exec_prefix, str(Path(os.__file__).parent)}
-    return filename.startswith((package, *libraries, "<frozen"))
+    libraries = (str(Path(__file__).parents[1]), str(Path(os.__file__).parent), sys.prefix, sys.base_prefix, "<frozen")
+    own = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(libraries)]
+    line = f" (in your line {own[-1].lineno}: {own[-1].line})" if own and own[-1].line else ""
+    return f"It raised {one_line(error)}{line}"
 
 
 @contextmanager
