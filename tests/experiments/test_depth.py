@@ -11,12 +11,13 @@ from small_files import jpeg, write_zip
 from cnnlesson import reference
 from cnnlesson.__main__ import main
 from cnnlesson.data import Batches, ImageSet, TrainTest, image_folder, split
-from cnnlesson.experiments import depth_report
-from cnnlesson.experiments.depth import Network, Recipe, depth_experiment, networks
+from cnnlesson.experiments import depth
+from cnnlesson.experiments.depth import Network, networks, train_network
+from cnnlesson.models.resnet import BasicBlock
 from cnnlesson.training import evaluate
 
 PNG = b"\x89PNG\r\n\x1a\n"
-RECIPE = Recipe(epochs=2, batch_size=16, lr=0.1, weight_decay=1e-4)
+RECIPE = {"epochs": 2, "batch_size": 16, "lr": 0.1, "weight_decay": 1e-4}
 
 
 @pytest.fixture(scope="module")
@@ -57,25 +58,24 @@ def test_a_wrong_depth_is_reported_before_anything_is_trained():
 
 def test_images_of_another_size_are_refused(image_set):
     with pytest.raises(ValueError, match="expects images of 32×32 pixels, such as CIFAR-10's, got 16×16"):
-        next(depth_experiment(TrainTest(image_set, image_set), networks((8,), (0,)), RECIPE, "cpu"))
+        model = Network(8, residual=True, seed=0).new_model(3)
+        next(train_network(model, TrainTest(image_set, image_set), **RECIPE, seed=0))
 
 
-def test_the_errors_are_those_of_the_yielded_networks(archive):
+@pytest.mark.parametrize("residual", [False, True])
+def test_an_epoch_has_the_accuracy_on_the_test_images_and_the_gradients_before_it(archive, residual):
     data = image_folder(archive)
     test_batches = Batches(data.test, 20, 32, device="cpu")
-    epochs = []
-    for epoch in depth_experiment(data, networks((8,), (0,)), RECIPE, "cpu"):
-        assert epoch.test_error == pytest.approx(1 - evaluate(epoch.model, test_batches).accuracy)
+    model = Network(8, residual, seed=0).new_model(2)
+    epochs, gradients = [], []
+    for epoch, norms in train_network(model, data, **RECIPE, seed=0):
+        assert epoch.val_accuracy == pytest.approx(evaluate(model, test_batches).accuracy)
         epochs.append(epoch)
-    assert [(str(epoch.network), epoch.number) for epoch in epochs] == [
-        ("plain-8-seed-0", 1),
-        ("plain-8-seed-0", 2),
-        ("residual-8-seed-0", 1),
-        ("residual-8-seed-0", 2),
-    ]
+        gradients.append(norms)
+    assert [epoch.number for epoch in epochs] == [1, 2]
     assert epochs[0].learning_rate == pytest.approx(0.1 / 25)  # the start of torch's OneCycleLR
-    assert list(epochs[0].gradient_norms)[-1] == "fc"
-    assert epochs[0].gradient_norms != epochs[1].gradient_norms
+    assert list(gradients[0])[-1] == "fc"
+    assert gradients[0] != gradients[1]
 
 
 @pytest.mark.parametrize("residual", [False, True])
@@ -83,11 +83,13 @@ def test_the_networks_learn_and_runs_are_bitwise_identical(image_set, residual):
     large = image_set.images.repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)  # 16×16 to 32×32
     enlarged = ImageSet(large, image_set.labels, image_set.classes)
     data = TrainTest(*split(enlarged, (0.6, 0.4), seed=0))
-    recipe = Recipe(epochs=20, batch_size=6, lr=0.05, weight_decay=1e-4)
-    first, second = (list(depth_experiment(data, [Network(8, residual, seed=0)], recipe, "cpu")) for _ in range(2))
-    assert [epoch.test_loss for epoch in first] == [epoch.test_loss for epoch in second]
-    assert first[-1].test_loss < first[0].test_loss
-    assert first[-1].test_error <= 0.1  # each class has its own colour
+    recipe = {"epochs": 20, "batch_size": 6, "lr": 0.05, "weight_decay": 1e-4}
+    network, num_classes = Network(8, residual, seed=0), len(image_set.classes)
+    first, second = (list(train_network(network.new_model(num_classes), data, **recipe, seed=0)) for _ in range(2))
+    assert [epoch.val_loss for epoch, _ in first] == [epoch.val_loss for epoch, _ in second]
+    (start, _), (end, _) = first[0], first[-1]
+    assert end.val_loss < start.val_loss
+    assert end.val_accuracy >= 0.9  # each class has its own colour
 
 
 def test_the_command_writes_tables_with_records_networks_and_figures(run, archive, tmp_path, capsys):
@@ -122,27 +124,27 @@ def test_the_command_writes_tables_with_records_networks_and_figures(run, archiv
 def test_a_finished_network_is_not_trained_again(run, monkeypatch, capsys):
     assert run("--kinds", "plain") == 0
     trained = []
-    experiment = depth_report.depth_experiment
+    original = depth.train_network
 
-    def watched(data, networks, *rest):
-        trained.extend(map(str, networks))
-        return experiment(data, networks, *rest)
+    def watched(model, *rest, **more):
+        trained.append(type(model.layer1[0]))
+        return original(model, *rest, **more)
 
-    monkeypatch.setattr(depth_report, "depth_experiment", watched)
+    monkeypatch.setattr(depth, "train_network", watched)
     assert run() == 0
-    assert trained == ["residual-8-seed-0"]
+    assert trained == [BasicBlock]  # only the residual network
     assert "out/plain-8-seed-0.pt exists: plain-8-seed-0 is not trained again" in capsys.readouterr().out
 
 
 def test_an_interrupted_run_leaves_no_partial_file(run, monkeypatch, tmp_path):
-    experiment = depth_report.depth_experiment
+    original = depth.train_network
 
-    def interrupted(*arguments):
-        yield next(experiment(*arguments))
+    def interrupted(*arguments, **more):
+        yield next(original(*arguments, **more))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(depth_report, "depth_experiment", interrupted)
+        patch.setattr(depth, "train_network", interrupted)
         assert run() == 130
     assert list((tmp_path / "out").iterdir()) == []
     assert run() == 0
