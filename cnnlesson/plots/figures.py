@@ -73,20 +73,20 @@ def description(shown: Axes | Iterable[Axes]) -> Description:
 
 
 def show(shown: Axes | Iterable[Axes]) -> None:
-    """Display a figure in a notebook, with its alt text and, folded below it, its facts as text; then close it.
+    """Display a figure in a notebook, with its alt text and, folded below it, its facts as text; then close it."""
+    from IPython.display import display
+
+    display(bundle(shown), raw=True)
+
+
+def bundle(shown: Axes | Iterable[Axes]) -> dict[str, str]:
+    """What a notebook displays, as HTML with an image and as plain text. The figure is closed.
 
     JupyterLab passes alt text to a screen reader only from HTML, so the picture is embedded in HTML.
     """
-    from IPython.display import display
-
-    display({"text/html": as_html(shown), "text/plain": "\n".join(description(shown))}, raw=True)
-
-
-def as_html(shown: Axes | Iterable[Axes]) -> str:
-    """The figure as an HTML image with alt text, and its facts folded below it. The figure is closed."""
     alt, text = description(shown)
     facts = f"<details><summary>As text</summary><pre>{html.escape(text)}</pre></details>"
-    return f"<div>{picture(shown, alt)}{facts}</div>"
+    return {"text/html": f"<div>{picture(shown, alt)}{facts}</div>", "text/plain": f"{alt}\n{text}"}
 
 
 def picture(shown: Axes | Iterable[Axes], alt: str) -> str:

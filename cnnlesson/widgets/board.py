@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 
 from cnnlesson.data.batches import Batches, watch_batches
 from cnnlesson.doctor import diagnose
-from cnnlesson.plots import blank, description, plot_history
-from cnnlesson.plots.figures import as_html
+from cnnlesson.plots import blank, plot_history
+from cnnlesson.plots.figures import bundle
 from cnnlesson.runtime.display import duration, one_line, output_area
 from cnnlesson.training import Epoch
 
 if TYPE_CHECKING:
     from IPython.display import DisplayHandle
 
-MAX_COST = 0.01  # the share of the time so far that pictures may use, without the last one
+MAX_COST = 0.01  # the share of the time that pictures may use, without the last one
 SECONDS = 0.5  # between two updates of the text during an epoch, at least
 
 
@@ -66,12 +66,11 @@ class _Board:
 
     def __init__(self, text: "DisplayHandle", picture: "DisplayHandle"):
         self.text, self.picture = text, picture
-        self.start = self.written = self.pass_start = time.perf_counter()
-        self.drawing = 0.0  # seconds, for all pictures
+        self.drawn = self.written = self.pass_start = time.perf_counter()
         self.cost_of_picture = 0.2  # seconds, a guess until one is drawn
+        self.num_drawn = 0  # epochs in the picture
         self.last = None  # the last epoch that is complete
         self.lines = []  # about it
-        self.drawn = 0  # the number of epochs in the picture
 
     def batch(self, batches: Batches, number: int) -> bool:
         """Report the progress of an epoch between two batches of training images."""
@@ -93,11 +92,11 @@ class _Board:
     def epoch(self, history: Sequence[Epoch], remarks: Sequence[str]) -> None:
         self.last, self.lines = history[-1], [_epoch_text(history[-1]), *remarks]
         self._write(self.lines)
-        if self.drawing + self.cost_of_picture <= MAX_COST * (time.perf_counter() - self.start):
+        if self.cost_of_picture <= MAX_COST * (time.perf_counter() - self.drawn):
             self._draw(history)
 
     def end(self, history: Sequence[Epoch], how: str) -> None:
-        if self.drawn < len(history):
+        if self.num_drawn < len(history):
             self._draw(history)
         self._write([*self.lines, f"the training has {how}"])
 
@@ -109,12 +108,9 @@ class _Board:
 
     def _draw(self, history: Sequence[Epoch]) -> None:
         start = time.perf_counter()
-        axes = plot_history(history, blank(1, 2, (9.6, 3.2)))
-        text = description(axes).text
-        self.picture.update({"text/html": as_html(axes), "text/plain": text}, raw=True)
-        self.drawn = len(history)
-        self.cost_of_picture = time.perf_counter() - start
-        self.drawing += self.cost_of_picture
+        self.picture.update(bundle(plot_history(history, blank(1, 2, (9.6, 3.2)))), raw=True)
+        self.num_drawn, self.drawn = len(history), time.perf_counter()
+        self.cost_of_picture = self.drawn - start
 
 
 def _epoch_text(epoch: Epoch) -> str:

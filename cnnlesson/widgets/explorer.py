@@ -1,9 +1,10 @@
 """What all explorers share: controls, and below them a picture with its facts as text."""
 
 import html
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import ipywidgets
+import traitlets
 from IPython.display import display
 from matplotlib.axes import Axes
 
@@ -22,48 +23,36 @@ class Explorer:
     Args:
         controls: by the names of the parameters of `draw`.
         draw: called with the values of the controls, returns the axes of a figure and the text below it. The message
-            of an exception is shown instead of the picture. It is not called twice in a row with the same values.
-        prepare: called before `draw`, for lists whose choices depend on another control; see `Choice.offer`.
+            of an exception is shown instead of the picture. For a list whose choices depend on another control, it
+            calls `Choice.offer` first, and uses the choice that this returns.
     """
 
     def __init__(
-        self,
-        controls: "Mapping[str, Slider | Choice | Tick]",
-        draw: Callable[..., tuple[Axes, str]],
-        prepare: Callable[[], None] = lambda: None,
+        self, controls: "Mapping[str, Slider | Choice | Tick]", draw: Callable[..., tuple[Iterable[Axes], str]]
     ):
-        self.controls = controls
-        self.draw = draw
-        self.prepare = prepare
-        self._preparing = False
-        self._drawn = None
+        self.controls, self.draw = controls, draw
+        self._is_drawing = False
         self.page = ipywidgets.HTML(layout=ipywidgets.Layout(margin="8px 0 0 0"))
         for control in controls.values():
-            control.when_changed(self.update)
+            control.observe(self.update, "value")
         self.update()
         row = ipywidgets.Layout(flex_flow="row wrap")
         self.box = ipywidgets.VBox([ipywidgets.HBox(list(controls.values()), layout=row), self.page])
 
     def update(self, change: object = None) -> None:
-        """Draw again if the value of a control has changed."""
-        if self._preparing:  # a list has new choices; draw once, when all lists have theirs
+        """Draw again, since the value of a control has changed."""
+        if self._is_drawing:  # `draw` has offered new choices
             return
-        self._preparing = True
+        self._is_drawing = True
         try:
-            self.prepare()
-        finally:
-            self._preparing = False
-        values = {name: control.value for name, control in self.controls.items()}
-        if values == self._drawn:
-            return
-        self._drawn = values
-        try:
-            axes, self.text = self.draw(**values)
+            axes, self.text = self.draw(**{name: control.value for name, control in self.controls.items()})
             alt = description(axes).alt
             shown = picture(axes, alt)
         except Exception as error:  # of the student's model or images; a notebook hides a widget's traceback
             self.text = str(error) if isinstance(error, ValueError) else one_line(error)
             alt, shown = "No picture", ""
+        finally:
+            self._is_drawing = False
         # A live region: a screen reader reads what has changed.
         self.page.value = f'{shown}<pre role="status" style="white-space: pre-wrap">{html.escape(self.text)}</pre>'
         self.plain = f"{alt}\n{self.text}"
@@ -93,6 +82,8 @@ class Slider(ipywidgets.HBox):
     The slider of ipywidgets has no name for a screen reader. The field has one, and the arrow keys move both.
     """
 
+    value = traitlets.Int()
+
     def __init__(self, label: str, value: int, least: int, most: int):
         limits = {"value": value, "min": least, "max": most, "continuous_update": True}
         width = ipywidgets.Layout(width="15em")
@@ -100,13 +91,7 @@ class Slider(ipywidgets.HBox):
         self.bar = ipywidgets.IntSlider(readout=False, layout=ipywidgets.Layout(width="11em"), **limits)
         ipywidgets.jslink((self.number, "value"), (self.bar, "value"))  # in the browser, without waiting for the kernel
         super().__init__([self.number, self.bar])
-
-    @property
-    def value(self) -> int:
-        return self.number.value
-
-    def when_changed(self, call: Callable) -> None:
-        self.number.observe(call, "value")
+        traitlets.link((self.number, "value"), (self, "value"))
 
 
 class Choice(ipywidgets.Dropdown):
@@ -116,17 +101,13 @@ class Choice(ipywidgets.Dropdown):
         layout = ipywidgets.Layout(width="26em")
         super().__init__(options=options, description=label, style=_LABEL, layout=layout, **value)
 
-    def offer(self, options: Sequence) -> None:
-        """Change the options. The current choice is kept if possible; otherwise the first option is chosen."""
-        if list(options) == list(self.options):
-            return
-        chosen = self.value
-        self.options = options
-        values = [option[1] if isinstance(option, tuple) else option for option in options]
-        self.value = chosen if chosen in values else next(iter(values), None)
-
-    def when_changed(self, call: Callable) -> None:
-        self.observe(call, "value")
+    def offer(self, options: Sequence) -> object:
+        """Change the options, and return the choice: as before if possible, otherwise the first option."""
+        if list(options) != list(self.options):
+            chosen, values = self.value, [option[1] if isinstance(option, tuple) else option for option in options]
+            self.options = options
+            self.value = chosen if chosen in values else values[0]
+        return self.value
 
 
 class Tick(ipywidgets.Checkbox):
@@ -135,6 +116,3 @@ class Tick(ipywidgets.Checkbox):
     def __init__(self, label: str, value: bool):
         layout = ipywidgets.Layout(width="17em", margin="2px 0 2px 9em")
         super().__init__(value=value, description=label, indent=False, layout=layout)
-
-    def when_changed(self, call: Callable) -> None:
-        self.observe(call, "value")

@@ -11,8 +11,6 @@ from cnnlesson.plots.figures import blank_mosaic
 from cnnlesson.plots.pictures import map_text
 from cnnlesson.widgets.explorer import Choice, Explorer, Slider
 
-LAYOUT = [["image", "map"], ["filters", "filters"]]
-
 
 def explore_network(model: nn.Module, image_set: ImageSet, image_size: int) -> Explorer:
     """One channel of one layer's output for one image, and the pixels that its strongest activation depends on.
@@ -40,7 +38,7 @@ def explore_network(model: nn.Module, image_set: ImageSet, image_size: int) -> E
         row, column = divmod(int(activation.argmax()), activation.shape[1])
         field = receptive_field(model, layer, (3, image_size, image_size), row, column)
         resized = transforms.resize(one.images[0], [image_size, image_size])
-        axes = blank_mosaic(LAYOUT, (9.6, 6), height_ratios=[4, 1.4])
+        axes = blank_mosaic([["image", "map"], ["filters", "filters"]], (9.6, 6), height_ratios=[4, 1.4])
         plot_receptive_field(resized, field, activation, row, column, [axes["image"], axes["map"]])
         plot_filters(filters, axes["filters"]).set_title("all filters of the first layer")
         name = one.classes[one.labels[0]]

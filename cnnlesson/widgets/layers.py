@@ -1,6 +1,5 @@
 """What each layer of a network costs, and how the costs of the chosen layer follow from its shape."""
 
-import functools
 from collections.abc import Mapping
 
 import pandas as pd
@@ -29,30 +28,19 @@ def explore_layers(models: Mapping[str, nn.Module] | None = None) -> Explorer:
         models: by name; by default the networks of the lesson, for 1000 classes.
     """
     models = models or lesson_networks()
-
-    @functools.cache  # it is needed for the names of the layers and for the picture
-    def table_of(name: str, size: int) -> pd.DataFrame:
-        return layer_table(models[name], (3, size, size))
-
     controls = {
         "name": Choice("network", list(models)),
         "size": Slider("input size", 227, 32, 256),
         "layer": Choice("layer", []),
     }
 
-    def offer_layers() -> None:
-        try:
-            names = list(table_of(controls["name"].value, controls["size"].value).index[:-1])
-        except Exception:  # `draw` reports it
-            names = []
-        controls["layer"].offer(names)
-
     def draw(name: str, size: int, layer: str | None) -> tuple:
         try:
-            table = table_of(name, size)
+            table = layer_table(models[name], (3, size, size))
         except ValueError as error:
             raise ValueError(f"{name} does not accept {size} pixels: choose another input size ({error})") from error
-        shown, picked = table.drop(index="total"), layer
+        shown = table.drop(index="total")
+        layer = picked = controls["layer"].offer(list(shown.index))
         if len(shown) > MAX_ROWS:
             shown, picked = shown.groupby(_block, sort=False)[list(COSTS)].sum(), _block(layer)
         axes = plot_layers(shown, blank(1, 3, (9.6, 0.27 * len(shown) + 1), sharey=True), picked)
@@ -61,7 +49,7 @@ def explore_layers(models: Mapping[str, nn.Module] | None = None) -> Explorer:
         lines = [f"  {label}: {how[column]}" for column, label in ARITHMETIC.items() if column in how]
         return axes, "\n".join([costs.rename(columns=COSTS).to_string(), f"\n{layer}:", *lines])
 
-    return Explorer(controls, draw, offer_layers)
+    return Explorer(controls, draw)
 
 
 def lesson_networks() -> dict[str, nn.Module]:

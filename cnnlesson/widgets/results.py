@@ -39,18 +39,19 @@ def explore_results(results: Mapping[str, pd.DataFrame]) -> Explorer:
         "batch_size": Choice("batch size", []),
     }
 
-    def offer_points() -> None:
-        table = results[controls["name"].value]
-        for column in POINT:
-            controls[column].offer([(f"{value:g}", value) for value in sorted(set(table[column].tolist()))])
+    def offer_point(table: pd.DataFrame) -> list[float]:
+        options = {column: [(f"{value:g}", value) for value in sorted(set(table[column]))] for column in POINT}
+        return [controls[column].offer(options[column]) for column in POINT]
 
-    offer_points()
-    best = best_point(next(iter(results.values())), allow_unfinished=True)
+    first = next(iter(results.values()))
+    offer_point(first)
+    best = best_point(first, allow_unfinished=True)
     for column in POINT if best else ():
         controls[column].value = best[column]  # start where there is most to see
 
-    def draw(name: str, metric: str, weight_decay: float, lr: float, batch_size: int) -> tuple:
+    def draw(name: str, metric: str, **point: float) -> tuple:
         table = results[name]
+        weight_decay, lr, batch_size = offer_point(table)
         table = table[table["weight_decay"] == weight_decay]
         trials = last_epochs(table)
         point = table[(table["lr"] == lr) & (table["batch_size"] == batch_size)]
@@ -74,7 +75,7 @@ def explore_results(results: Mapping[str, pd.DataFrame]) -> Explorer:
         text = f"{name}, {METRICS[metric]}, weight decay {weight_decay:g}\n{description(grid_axes).text}"
         return [grid_axes, *curve_axes], f"{text}\n\n{title}:\n{history_text}"
 
-    return Explorer(controls, draw, offer_points)
+    return Explorer(controls, draw)
 
 
 def _history(point: pd.DataFrame) -> list[Epoch]:

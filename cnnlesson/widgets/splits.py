@@ -33,12 +33,10 @@ def explore_splits(image_set: ImageSet) -> Explorer:
         if folds == 1:
             shares = {"training": 100 - validation - test, "validation": validation, "test": test}
             parts = divide(planted, shares, seed, stratified)
-            text = [", ".join(f"{name} {len(part)} images" for name, part in parts.items())]
             plot_classes, labels = plot_class_balance, {name: part.labels for name, part in parts.items()}
         else:
             pairs = divide_into_folds(planted, folds, seed, stratified)
             parts = dict(zip(("training", "validation"), pairs[0], strict=True))
-            text = [f"{folds} folds; their validation parts:"]
             plot_classes, labels = plot_fold_balance, [fold.labels for _, fold in pairs]
         leaks = find_leaks(parts["training"], parts["validation"], device="cpu")
         layout = [["classes"] * MAX_PAIRS]
@@ -47,12 +45,11 @@ def explore_splits(image_set: ImageSet) -> Explorer:
         height = 3.4 + 2.6 * (len(leaks) > 0)
         classes, *pictures = blank_mosaic(layout, (9.6, height), height_ratios=[2, 1, 1][: len(layout)]).values()
         plot_classes(labels, images.classes, classes)
-        if len(images.classes) <= MAX_CLASSES:
-            text.append(description(classes).text)
-        brightness = (f"{name} {part.images.float().mean() / 255:.3f}" for name, part in parts.items())
-        text.append(f"mean brightness{' in the first fold' if folds > 1 else ''}: {', '.join(brightness)}")
-        where = "first fold" if folds > 1 else "validation part"
-        text.append(f"images of the {where} that are also in training: {len(leaks)}")
+        text = [description(classes).text] if len(images.classes) <= MAX_CLASSES else []
+        text += [f"fold 1 of {folds}:"] if folds > 1 else []
+        for name, part in parts.items():
+            text.append(f"{name}: {len(part)} images, mean brightness {part.images.float().mean() / 255:.3f}")
+        text.append(f"images of the validation part that are also in training: {len(leaks)}")
         if len(leaks):
             plot_leaks(parts["training"], parts["validation"], leaks, pictures)
             text.append(description(pictures).text)

@@ -15,7 +15,7 @@ from cnnlesson.anatomy import layer_table
 from cnnlesson.data import ImageSet
 from cnnlesson.models import cifar_resnet
 from cnnlesson.plots import blank, show
-from cnnlesson.plots.figures import as_html, description
+from cnnlesson.plots.figures import bundle, description
 from cnnlesson.training import Epoch
 
 FIGURES = {name: function for name, function in vars(plots).items() if name.startswith("plot_")}
@@ -112,7 +112,7 @@ def test_a_figure_has_alt_text_and_its_facts_as_text(name):
 def test_alt_text_and_facts_arrive_on_the_page(name):
     axes = FIGURES[name](*ARGUMENTS[name])
     alt, text = description(axes)
-    page = Page(as_html(axes))
+    page = Page(bundle(axes)["text/html"])
     assert page.alts == [alt]
     assert page.text == text
     assert page.tags == ["div", "img", "details", "summary", "pre"]  # the class called <b>... added none
@@ -133,7 +133,7 @@ def test_a_figure_is_drawn_on_the_axes_it_is_given(name):
 
 @every_figure
 def test_a_figure_that_is_shown_is_closed(name):
-    as_html(FIGURES[name](*ARGUMENTS[name]))
+    bundle(FIGURES[name](*ARGUMENTS[name]))
     assert plt.get_fignums() == []
 
 
