@@ -1,13 +1,6 @@
 """The interactive parts of the notebooks: explorers, and the live board of a training.
 
-explorer.py     what all explorers share: controls, a picture, its facts as text, errors in one line
-convolution.py  a window that slides over an image
-layers.py       what each layer of a network costs
-splits.py       splits and folds of real labels, and images that are in two parts
-inside.py       activation maps, filters and receptive fields
-depth.py        activations and gradients in plain and residual networks
-results.py      the results of searches
-board.py        the live board
+explorer.py contains what all explorers share: controls, a picture, its facts as text, errors in one line.
 """
 
 from cnnlesson.widgets.board import live_board

@@ -3,17 +3,13 @@
 import html
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
 
 from cnnlesson.data.batches import Batches, watch_batches
 from cnnlesson.doctor import diagnose
 from cnnlesson.plots import blank, plot_history
 from cnnlesson.plots.figures import bundle
-from cnnlesson.runtime.display import duration, one_line, output_area
+from cnnlesson.runtime.display import duration, in_notebook, one_line, output_area
 from cnnlesson.training import Epoch
-
-if TYPE_CHECKING:
-    from IPython.display import DisplayHandle
 
 MAX_COST = 0.01  # the share of the time that pictures may use, without the last one
 SECONDS = 0.5  # between two updates of the text during an epoch, at least
@@ -33,8 +29,7 @@ def live_board(epochs: Iterable[Epoch], num_classes: int | None = None) -> Itera
         epochs: an iterator of epochs, from `train`.
         num_classes: tells the training doctor what chance level is.
     """
-    text = output_area()
-    shown = _Lines() if text is None else _Board(text, picture=output_area())
+    shown = _Board() if in_notebook() else _Lines()
     history = []
     with watch_batches(shown.batch):
         try:
@@ -64,8 +59,8 @@ class _Lines:
 class _Board:
     """A picture and a text in two output areas of a notebook, which are updated."""
 
-    def __init__(self, text: "DisplayHandle", picture: "DisplayHandle"):
-        self.text, self.picture = text, picture
+    def __init__(self):
+        self.text, self.picture = output_area(), output_area()
         self.drawn = self.written = self.pass_start = time.perf_counter()
         self.cost_of_picture = 0.2  # seconds, a guess until one is drawn
         self.num_drawn = 0  # epochs in the picture

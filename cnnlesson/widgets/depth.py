@@ -10,8 +10,6 @@ from cnnlesson.plots import blank, description, plot_signals
 from cnnlesson.signals import activation_sizes, gradient_norms
 from cnnlesson.widgets.explorer import Choice, Explorer, Tick
 
-DEPTHS = (8, 14, 20, 32, 44, 56)
-
 
 def explore_depth(images: torch.Tensor, labels: torch.Tensor, num_classes: int) -> Explorer:
     """The size of activations and gradients, layer by layer, in new networks of `cifar_resnet`.
@@ -31,7 +29,7 @@ def explore_depth(images: torch.Tensor, labels: torch.Tensor, num_classes: int) 
         return pd.DataFrame(sizes).assign(network=network)
 
     controls = {
-        "depth": Choice("depth (layers)", DEPTHS, value=20),
+        "depth": Choice("depth (layers)", [8, 14, 20, 32, 44, 56], value=20),
         "plain": Tick("plain", True),
         "residual": Tick("residual", True),
     }

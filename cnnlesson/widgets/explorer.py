@@ -32,12 +32,12 @@ class Explorer:
     ):
         self.controls, self.draw = controls, draw
         self._is_drawing = False
-        self.page = ipywidgets.HTML(layout=ipywidgets.Layout(margin="8px 0 0 0"))
+        self.page = ipywidgets.HTML(layout={"margin": "8px 0 0 0"})
         for control in controls.values():
             control.observe(self.update, "value")
         self.update()
-        row = ipywidgets.Layout(flex_flow="row wrap")
-        self.box = ipywidgets.VBox([ipywidgets.HBox(list(controls.values()), layout=row), self.page])
+        row = ipywidgets.HBox(list(controls.values()), layout={"flex_flow": "row wrap"})
+        self.box = ipywidgets.VBox([row, self.page])
 
     def update(self, change: object = None) -> None:
         """Draw again, since the value of a control has changed."""
@@ -86,9 +86,8 @@ class Slider(ipywidgets.HBox):
 
     def __init__(self, label: str, value: int, least: int, most: int):
         limits = {"value": value, "min": least, "max": most, "continuous_update": True}
-        width = ipywidgets.Layout(width="15em")
-        self.number = ipywidgets.BoundedIntText(description=label, style=_LABEL, layout=width, **limits)
-        self.bar = ipywidgets.IntSlider(readout=False, layout=ipywidgets.Layout(width="11em"), **limits)
+        self.number = ipywidgets.BoundedIntText(description=label, style=_LABEL, layout={"width": "15em"}, **limits)
+        self.bar = ipywidgets.IntSlider(readout=False, layout={"width": "11em"}, **limits)
         ipywidgets.jslink((self.number, "value"), (self.bar, "value"))  # in the browser, without waiting for the kernel
         super().__init__([self.number, self.bar])
         traitlets.link((self.number, "value"), (self, "value"))
@@ -98,8 +97,7 @@ class Choice(ipywidgets.Dropdown):
     """One of `options`: values, or pairs (label, value)."""
 
     def __init__(self, label: str, options: Sequence, **value):
-        layout = ipywidgets.Layout(width="26em")
-        super().__init__(options=options, description=label, style=_LABEL, layout=layout, **value)
+        super().__init__(options=options, description=label, style=_LABEL, layout={"width": "26em"}, **value)
 
     def offer(self, options: Sequence) -> object:
         """Change the options, and return the choice: as before if possible, otherwise the first option."""
@@ -114,5 +112,5 @@ class Tick(ipywidgets.Checkbox):
     """Yes or no."""
 
     def __init__(self, label: str, value: bool):
-        layout = ipywidgets.Layout(width="17em", margin="2px 0 2px 9em")
+        layout = {"width": "17em", "margin": "2px 0 2px 9em"}
         super().__init__(value=value, description=label, indent=False, layout=layout)

@@ -12,7 +12,7 @@ from cnnlesson.results import best_point, last_epochs
 from cnnlesson.training import Epoch
 from cnnlesson.widgets.explorer import Choice, Explorer
 
-POINT = ("weight_decay", "lr", "batch_size")
+POINT = {"weight_decay": "weight decay", "lr": "learning rate", "batch_size": "batch size"}
 
 
 def explore_results(results: Mapping[str, pd.DataFrame]) -> Explorer:
@@ -25,18 +25,16 @@ def explore_results(results: Mapping[str, pd.DataFrame]) -> Explorer:
         ValueError: a table lacks one of the three hyper-parameters.
     """
     for name, table in results.items():
-        missing = [column for column in POINT if column not in table]
-        if missing:
-            raise ValueError(
-                f"the results of {name} have no column {missing[0]}: pass the table of a search over lr, batch_size "
-                "and weight_decay"
-            )
+        for column in POINT:
+            if column not in table:
+                raise ValueError(
+                    f"the results of {name} have no column {column}: pass the table of a search over lr, batch_size "
+                    "and weight_decay"
+                )
     controls = {
         "name": Choice("network", list(results)),
         "metric": Choice("metric", [(label, column) for column, label in METRICS.items()]),
-        "weight_decay": Choice("weight decay", []),
-        "lr": Choice("learning rate", []),
-        "batch_size": Choice("batch size", []),
+        **{column: Choice(label, []) for column, label in POINT.items()},
     }
 
     def offer_point(table: pd.DataFrame) -> list[float]:
@@ -49,9 +47,9 @@ def explore_results(results: Mapping[str, pd.DataFrame]) -> Explorer:
     for column in POINT if best else ():
         controls[column].value = best[column]  # start where there is most to see
 
-    def draw(name: str, metric: str, **point: float) -> tuple:
+    def draw(name: str, metric: str, **chosen: float) -> tuple:
         table = results[name]
-        weight_decay, lr, batch_size = offer_point(table)
+        weight_decay, lr, batch_size = offer_point(table)  # as chosen, unless this network has no such trial
         table = table[table["weight_decay"] == weight_decay]
         trials = last_epochs(table)
         point = table[(table["lr"] == lr) & (table["batch_size"] == batch_size)]

@@ -30,6 +30,7 @@ def areas(monkeypatch) -> list[Area]:
         areas.append(Area())
         return areas[-1]
 
+    monkeypatch.setattr(board, "in_notebook", lambda: True)
     monkeypatch.setattr(board, "output_area", output_area)
     return areas
 
