@@ -5,7 +5,6 @@
 
 import base64
 import io
-import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,10 +13,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import mistune
+import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from mistune.plugins.table import table as tables
 from mistune.plugins.table import table_in_quote as tables_in_quotes
+from scipy.stats import binomtest
 
 from cnnlesson.plots import blank, plot_grid, plot_trials, plot_weight_decay
 from cnnlesson.plots.trials import outcomes, trial_curves
@@ -45,11 +46,14 @@ class Chosen(NamedTuple):
 
 
 class Picture(NamedTuple):
-    """A figure of the report."""
+    """A figure of the report. As text it is a link in Markdown."""
 
-    name: str  # of its file, without the extension
+    file: str
     alt: str
     figure: Figure
+
+    def __str__(self) -> str:
+        return f"![{_plain(self.alt)}]({self.file})"
 
 
 def write(
@@ -108,10 +112,10 @@ def write(
         *_circumstances(about),
         f"All epochs of all trials are in results.csv: {count(sum(map(len, results.values())), 'row')}.",
     ]
-    pictures = {f"{block.name}.png": block for block in blocks if isinstance(block, Picture)}
-    images = {name: _png(picture.figure) for name, picture in pictures.items()}
-    text = "\n\n".join(_markdown(block) for block in blocks) + "\n"
-    table = pd.DataFrame([{"model": model} | row for model in results for row in results[model].to_dict("records")])
+    text = "\n\n".join(map(str, blocks)) + "\n"
+    images = {block.file: _png(block.figure) for block in blocks if isinstance(block, Picture)}
+    table = pd.concat([table.assign(model=model) for model, table in results.items()], ignore_index=True)
+    table.insert(0, "model", table.pop("model"))
     files = images | measured_files("results", table, dict(about))
     files |= {"report.md": text.encode(), "report.html": _page(title, text, images).encode()}
     folder = make_folder(folder)
@@ -163,10 +167,10 @@ def compare_text(results: pd.DataFrame, reference: pd.DataFrame) -> str:
     table = compare(results, reference).sort_index()
     names = table.index.names
     table = table.reset_index()
-    text = table[names].map("{:g}".format)
-    for column, form in (("validation", "{:.1f}%"), ("reference", "{:.1f}%"), ("difference", "{:+.1f}")):
-        text[column] = (100 * table[column]).map(form.format, na_action="ignore").fillna("-")
-    lines = text.rename(columns=_label).to_string(index=False)
+    formats = dict.fromkeys(map(_label, names), "{:g}".format)
+    formats |= dict.fromkeys(("validation", "reference"), "{:.1%}".format)
+    formats["difference"] = lambda difference: f"{100 * difference:+.1f}"
+    lines = table.rename(columns=_label).to_string(index=False, na_rep="-", formatters=formats)
     both = table.dropna()
     if both.empty:
         return f"{lines}\nno point has a number in both runs"
@@ -201,8 +205,7 @@ def _introduction(results: Mapping[str, pd.DataFrame], num_classes: int) -> Iter
         "no network was trained on. A trial diverged if its loss was no longer finite; it ended there."
     )
     for model, table in results.items():
-        points = unfinished_points(table)
-        if points:
+        if points := unfinished_points(table):
             yield (
                 f"**This report is unfinished.** Of {_plain(model)}, {_share(points, table)} have not ended: "
                 f"{'; '.join(map(words, points))}."
@@ -224,49 +227,39 @@ def _model(number: int, model: str, results: pd.DataFrame) -> Iterator[str | Pic
             yield from _grid(prefix, model, dict(zip(others, values, strict=True)), grid)
     if "weight_decay" in others:
         yield from _weight_decay(prefix, model, results)
-    yield from _failed(results)
+    last = last_epochs(results).set_index(grid_names(results))
+    failed = last[last["state"] == "failed"]
+    if len(failed):
+        yield "### Trials that failed"
+        yield _table(failed[["reason"]].map(_plain))
 
 
 def _grid(prefix: str, model: str, point: dict, results: pd.DataFrame) -> Iterator[str | Picture]:
     """Learning rate by batch size: the table, the heat map and the curves of the trials."""
     where = _point(point) or "learning rate and batch size"
+    title, file = f"{model}, {where}", _slug(f"{prefix}-{where}")
     seeds = results["seed"].nunique() if "seed" in results else 1
     mean = f", the mean of {seeds} seeds ± their standard deviation in percentage points" if seeds > 1 else ""
     last = last_epochs(results)
     ends = outcomes(last, AXES, "val_accuracy")["text"].unstack().sort_index(ascending=False).fillna("")
     yield f"### {where[0].upper() + where[1:]}"
     yield f"Validation accuracy after the last epoch{mean}:"
-    yield _table(
-        ["learning rate", *(f"batch size {batch_size:g}" for batch_size in ends.columns)],
-        [[f"{lr:g}", *row] for lr, row in zip(ends.index, ends.to_numpy(), strict=True)],
-    )
-    title = f"{model}, {where}"
-    file = _slug(f"{prefix}-{where}")
-    if len(last[AXES].drop_duplicates()) > 1:
-        ax = plot_grid(last, blank())
-        ax.set_title(title, fontsize=11, parse_math=False)
-        yield Picture(f"{file}-heat-map", f"Heat map of the table above: {title}", ax.figure)
+    yield _table(ends.rename(columns="batch size {:g}".format))
+    if ends.size > 1:
+        yield _picture(plot_grid(last, blank()).figure, f"{file}-heat-map", "Heat map", title)
     curves = trial_curves(results)["text"].unstack("epoch").fillna("")
     if curves.empty:
         return
-    epochs = curves.columns
     some = ""
-    if len(epochs) > MAX_EPOCHS:
-        epochs = [epochs[round(k * (len(epochs) - 1) / (MAX_EPOCHS - 1))] for k in range(MAX_EPOCHS)]
+    if curves.shape[1] > MAX_EPOCHS:
+        curves = curves.iloc[:, np.linspace(0, curves.shape[1] - 1, MAX_EPOCHS).round().astype(int)]
         some = f" ({MAX_EPOCHS} of them here, all in results.csv)"
     yield f"Validation accuracy after each epoch{some}{mean}:"
-    yield _table(
-        ["learning rate", "batch size", *(f"epoch {epoch}" for epoch in epochs)],
-        [
-            [f"{lr:g}", f"{batch_size:g}", *curves.loc[(lr, batch_size), epochs]]
-            for lr, batch_size in curves.sort_index(ascending=[False, True]).index
-        ],
-    )
+    yield _table(curves.sort_index(ascending=[False, True]).rename(columns="epoch {}".format))
     num_panels = results["lr"].nunique()
     axes = blank(1, num_panels, (3 * num_panels + 1.6, 3.2), sharey=True, squeeze=False)[0]
     plot_trials(results, axes)
-    axes[0].figure.suptitle(title, fontsize=11, parse_math=False)
-    yield Picture(f"{file}-curves", f"Curves of the table above: {title}", axes[0].figure)
+    yield _picture(axes[0].figure, f"{file}-curves", "Curves", title)
 
 
 def _weight_decay(prefix: str, model: str, results: pd.DataFrame) -> Iterator[str | Picture]:
@@ -286,51 +279,36 @@ def _weight_decay(prefix: str, model: str, results: pd.DataFrame) -> Iterator[st
         f"At {_point(point)}. The gap is training minus validation accuracy, in percentage points. Training accuracy "
         "is measured while the weights change, with dropout and augmentation if they are used; it can be the lower one."
     )
-    rows = zip(map("{:g}".format, validation.index), train["text"], validation["text"], gap, strict=True)
-    yield _table(["weight decay", "training", "validation", "gap"], list(rows))
-    title = f"{model}, {_point(point)}"
-    ax = plot_weight_decay(last, blank())
-    ax.set_title(title, fontsize=11, parse_math=False)
-    yield Picture(f"{prefix}-weight-decay", f"Bars of the table above: {title}", ax.figure)
-
-
-def _failed(results: pd.DataFrame) -> Iterator[str]:
-    last = last_epochs(results)
-    failed = last[last["state"] == "failed"]
-    if failed.empty:
-        return
-    names = grid_names(results)
-    yield "### Trials that failed"
-    yield _table(
-        [*map(_label, names), "reason"],
-        [[*(f"{row[name]:g}" for name in names), _plain(row["reason"])] for row in failed.to_dict("records")],
-    )
+    yield _table(pd.DataFrame({"training": train["text"], "validation": validation["text"], "gap": gap}))
+    figure = plot_weight_decay(last, blank()).figure
+    yield _picture(figure, f"{prefix}-weight-decay", "Bars", f"{model}, {_point(point)}")
 
 
 def _side_by_side(results: Mapping[str, pd.DataFrame]) -> Iterator[str]:
     """A line per model: its best point, the accuracies there, and how its trials ended."""
-    states = {model: last_epochs(table)["state"].value_counts() for model, table in results.items()}
-    columns = [*ENDED, *sorted({state for counts in states.values() for state in counts.index} - set(ENDED))]
+    states = {state for table in results.values() for state in table["state"]}
     rows = []
     for model, table in results.items():
-        cells = ["not chosen yet", "", ""]
+        row = {"model": _plain(model), "best point": "not chosen yet", "validation": "", "training": ""}
         if not unfinished_points(table):
-            cells = _best(table)
-        counts = [str(states[model].get(state, 0)) for state in columns]
-        rows.append([_plain(model), *cells, *counts, f"{table['seconds'].sum() / 60:.1f}"])
+            row |= _best(table)
+        for state in (*ENDED, *sorted(states - set(ENDED))):
+            row[state] = (last_epochs(table)["state"] == state).sum()
+        rows.append(row | {"minutes": f"{table['seconds'].sum() / 60:.1f}"})
     yield "## The models side by side" if len(results) > 1 else "## The search as a whole"
     yield "The best point has the highest validation accuracy after the last epoch, among the trials that completed."
-    yield _table(["model", "best point", "validation", "training", *columns, "minutes"], rows)
+    yield _table(pd.DataFrame(rows).set_index("model"))
 
 
-def _best(results: pd.DataFrame) -> list[str]:
+def _best(results: pd.DataFrame) -> dict[str, str]:
     """The best point of a finished search, with its validation and training accuracy."""
     best = best_point(results)
     if best is None:
-        return ["no trial completed", "", ""]
+        return {"best point": "no trial completed"}
     last = last_epochs(at_point(results, best))
-    accuracies = [outcomes(last, AXES, metric)["text"].iloc[0] for metric in ("val_accuracy", "train_accuracy")]
-    return [_point(best), *accuracies]
+    metrics = {"validation": "val_accuracy", "training": "train_accuracy"}
+    accuracies = {name: outcomes(last, AXES, metric)["text"].iloc[0] for name, metric in metrics.items()}
+    return {"best point": _point(best), **accuracies}
 
 
 def _choice(chosen: Chosen | None) -> Iterator[str]:
@@ -338,23 +316,16 @@ def _choice(chosen: Chosen | None) -> Iterator[str]:
     if chosen is None:
         yield "No trial has been chosen yet, and no network has been evaluated on the test images."
         return
-    low, high = _confidence_interval(chosen.test_accuracy, chosen.num_test_images)
     yield (
         f"Chosen on the validation images: **{_plain(chosen.model)}** with {_point(chosen.point)}. Its validation "
         f"accuracy is {chosen.val_accuracy:.1%}."
     )
+    num_right = round(chosen.test_accuracy * chosen.num_test_images)
+    low, high = binomtest(num_right, chosen.num_test_images).proportion_ci(method="wilson")
     yield (
         f"Its **test accuracy is {chosen.test_accuracy:.1%}**, on {count(chosen.num_test_images, 'image')} that no "
         f"choice depends on (95% confidence interval: {low:.1%} to {high:.1%})."
     )
-
-
-def _confidence_interval(share: float, number: int) -> tuple[float, float]:
-    """The 95% interval of a share of `number` images, after Wilson (1927): it also holds near 0 and 1."""
-    z = 1.96
-    centre = share + z**2 / (2 * number)
-    margin = z * math.sqrt(share * (1 - share) / number + (z / (2 * number)) ** 2)
-    return (centre - margin) / (1 + z**2 / number), (centre + margin) / (1 + z**2 / number)
 
 
 def _conclusions(conclusions: str) -> Iterator[str]:
@@ -370,12 +341,11 @@ def _conclusions(conclusions: str) -> Iterator[str]:
 
 def _circumstances(about: Mapping[str, object]) -> Iterator[str]:
     yield "## Experimental setup"
-    if about:
-        rows = []
-        for name, value in about.items():
-            text = ", ".join(map(str, value)) if isinstance(value, list | tuple) else value
-            rows.append([_plain(name), _plain(text)])
-        yield _table(["what", "value"], rows)
+    texts = {
+        name: ", ".join(map(str, value)) if isinstance(value, list | tuple) else value for name, value in about.items()
+    }
+    if texts:
+        yield _table(pd.DataFrame(texts.items(), columns=["what", "value"]).map(_plain).set_index("what"))
 
 
 # Text
@@ -407,13 +377,17 @@ def _plain(value: object) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|~$&])", r"\\\1", " ".join(str(value).split()))
 
 
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
+def _table(cells: pd.DataFrame) -> str:
+    """A table of text and numbers in Markdown; the levels of the index are its first columns."""
+    cells = cells.reset_index()
+    rows = [[cell if isinstance(cell, str) else f"{cell:g}" for cell in row] for row in cells.itertuples(index=False)]
+    lines = [map(_label, cells), ["---"] * cells.shape[1], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines).replace("± ", "±\N{NO-BREAK SPACE}")
 
 
-def _markdown(block: str | Picture) -> str:
-    return f"![{_plain(block.alt)}]({block.name}.png)" if isinstance(block, Picture) else block
+def _picture(figure: Figure, name: str, kind: str, title: str) -> Picture:
+    figure.suptitle(title, fontsize=11, parse_math=False)
+    return Picture(f"{name}.png", f"{kind} of the table above: {title}", figure)
 
 
 def _png(figure: Figure) -> bytes:
