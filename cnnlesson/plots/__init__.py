@@ -14,7 +14,14 @@ depth.py         errors, activations and gradients by depth
 """
 
 from cnnlesson.plots.architecture import plot_architecture, plot_layers
-from cnnlesson.plots.depth import plot_depth, plot_depth_curves, plot_gradient_norms, plot_residual_sizes, plot_signals
+from cnnlesson.plots.depth import (
+    depth_curves_text,
+    plot_depth,
+    plot_depth_curves,
+    plot_gradient_norms,
+    plot_residual_sizes,
+    plot_signals,
+)
 from cnnlesson.plots.figures import WIDE, blank, description, save_figure, show
 from cnnlesson.plots.mistakes import plot_confusion, plot_most_wrong
 from cnnlesson.plots.pictures import plot_feature_maps, plot_filters, plot_images, plot_leaks
@@ -25,6 +32,7 @@ from cnnlesson.plots.windows import plot_convolution, plot_receptive_field
 __all__ = [
     "WIDE",
     "blank",
+    "depth_curves_text",
     "description",
     "plot_architecture",
     "plot_class_balance",

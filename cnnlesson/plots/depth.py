@@ -49,7 +49,7 @@ def plot_depth_curves(results: pd.DataFrame, axes: Sequence[Axes] | None = None)
     handles = [Line2D([], [], color="grey", label="test"), Line2D([], [], color="grey", ls="--", label="training")]
     axes[1].legend(handles=handles)
     alt = "Curves of training and test error by epoch, plain networks left and residual ones right"
-    return describe(axes, alt, _errors_text(_last_epochs(errors)))
+    return describe(axes, alt, depth_curves_text(results))
 
 
 @lesson_style
@@ -61,7 +61,7 @@ def plot_depth(results: pd.DataFrame, published: dict[int, float], ax: Axes | No
         published: test error by depth of residual networks: `cnnlesson.experiments.depth.PUBLISHED_TEST_ERROR`.
     """
     ax = ax or new_axes(WIDE)
-    last = _last_epochs(_mean_errors(results))
+    last = _last_errors(results)
     for kind, colour in _COLOURS.items():
         errors = last[last["kind"] == kind]
         for column, style, name in (("train_error", "o--", "training"), ("test_error", "o-", "test")):
@@ -77,7 +77,7 @@ def plot_depth(results: pd.DataFrame, published: dict[int, float], ax: Axes | No
     label_ends(ax)
     alt = "Training and test error by depth, plain and residual, with published test errors"
     published_text = ", ".join(f"{depth} layers {error:.2%}" for depth, error in published.items())
-    facts = f"{_errors_text(last)}\nresidual, test error as published (He et al., 2015): {published_text}"
+    facts = f"{depth_curves_text(results)}\nresidual, test error as published (He et al., 2015): {published_text}"
     return describe(ax, alt, facts)
 
 
@@ -88,15 +88,16 @@ def _mean_errors(results: pd.DataFrame) -> pd.DataFrame:
     return errors.reset_index()
 
 
-def _last_epochs(errors: pd.DataFrame) -> pd.DataFrame:
-    return errors.groupby(["kind", "depth"]).tail(1)
+def _last_errors(results: pd.DataFrame) -> pd.DataFrame:
+    return _mean_errors(results).groupby(["kind", "depth"]).tail(1)
 
 
-def _errors_text(errors: pd.DataFrame) -> str:
+def depth_curves_text(results: pd.DataFrame) -> str:
+    """The last point of each curve of `plot_depth_curves`, one line per network."""
     return "\n".join(
         f"{row.kind}, {row.depth} layers, epoch {row.epoch}: "
         f"training error {row.train_error:.2f}%, test error {row.test_error:.2f}%"
-        for row in errors.itertuples()
+        for row in _last_errors(results).itertuples()
     )
 
 
