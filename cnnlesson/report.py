@@ -7,7 +7,7 @@ import base64
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -24,8 +24,7 @@ from cnnlesson.plots import blank, plot_grid, plot_trials, plot_weight_decay
 from cnnlesson.plots.trials import outcomes, trial_curves
 from cnnlesson.points import words
 from cnnlesson.reference import files as measured_files
-from cnnlesson.results import ENDED, at_point, best_point, grid_names, last_epochs
-from cnnlesson.results import unfinished as unfinished_points
+from cnnlesson.results import ENDED, at_point, best_point, grid_names, last_epochs, unfinished
 from cnnlesson.runtime.atomic import atomic_write, make_folder
 from cnnlesson.runtime.display import count
 
@@ -64,7 +63,6 @@ def write(
     conclusions: str,
     about: Mapping[str, object],
     chosen: Chosen | None,
-    unfinished: bool = False,
 ) -> Path:
     """Write report.md, report.html, the figures, results.csv and results.json; return the path of report.html.
 
@@ -78,7 +76,6 @@ def write(
         conclusions: the student's own, in Markdown.
         about: what the results depend on, as plain values: settings, seeds, versions, hardware.
         chosen: the trial that was evaluated on the test images, or None if there was none yet.
-        unfinished: also report tables in which some points have not ended.
 
     Raises:
         ValueError: `results` has no trials, is not over learning rates and batch sizes, or is unfinished.
@@ -95,11 +92,10 @@ def write(
             raise ValueError(
                 f"the results of {model} have no column {missing[0]}: the report needs a grid over lr and batch_size"
             )
-        points = unfinished_points(table)
-        if points and not unfinished:
+        if points := unfinished(table):
             raise ValueError(
-                f"the results of {model} are unfinished: {_share(points, table)} have not ended ({words(points[0])}"
-                f"{'; ...' if len(points) > 1 else ''}): run the search to its end, or pass unfinished=True"
+                f"the results of {model} are unfinished: {len(points)} of {count(len(last_epochs(table)), 'point')} "
+                f"have not ended ({words(points[0])}{'; ...' if len(points) > 1 else ''}): run the search to its end"
             )
     title = f"Hyper-parameters of {' and '.join(results)}"
     blocks = [
@@ -204,16 +200,6 @@ def _introduction(results: Mapping[str, pd.DataFrame], num_classes: int) -> Iter
         f"{1 / num_classes:.1%} for {num_classes:,} classes. Hyper-parameters are chosen on validation images, which "
         "no network was trained on. A trial diverged if its loss was no longer finite; it ended there."
     )
-    for model, table in results.items():
-        if points := unfinished_points(table):
-            yield (
-                f"**This report is unfinished.** Of {_plain(model)}, {_share(points, table)} have not ended: "
-                f"{'; '.join(map(words, points))}."
-            )
-
-
-def _share(points: Sequence[dict], results: pd.DataFrame) -> str:
-    return f"{len(points)} of {count(len(last_epochs(results)), 'point')}"
 
 
 def _model(number: int, model: str, results: pd.DataFrame) -> Iterator[str | Picture]:
@@ -268,7 +254,7 @@ def _weight_decay(prefix: str, model: str, results: pd.DataFrame) -> Iterator[st
     with_several = results[results.groupby(names)["weight_decay"].transform("nunique") > 1]
     if with_several.empty:
         return
-    best = best_point(with_several, allow_unfinished=True) or with_several.iloc[0]
+    best = best_point(with_several) or with_several.iloc[0]
     point = {name: best[name] for name in names}
     last = last_epochs(at_point(with_several, point))
     train = outcomes(last, ["weight_decay"], "train_accuracy")
@@ -286,25 +272,21 @@ def _weight_decay(prefix: str, model: str, results: pd.DataFrame) -> Iterator[st
 
 def _side_by_side(results: Mapping[str, pd.DataFrame]) -> Iterator[str]:
     """A line per model: its best point, the accuracies there, and how its trials ended."""
-    states = {state for table in results.values() for state in table["state"]}
     rows = []
     for model, table in results.items():
-        row = {"model": _plain(model), "best point": "not chosen yet", "validation": "", "training": ""}
-        if not unfinished_points(table):
-            row |= _best(table)
-        for state in (*ENDED, *sorted(states - set(ENDED))):
-            row[state] = (last_epochs(table)["state"] == state).sum()
-        rows.append(row | {"minutes": f"{table['seconds'].sum() / 60:.1f}"})
+        states = {state: (last_epochs(table)["state"] == state).sum() for state in ENDED}
+        minutes = f"{table['seconds'].sum() / 60:.1f}"
+        rows.append({"model": _plain(model), **_best(table), **states, "minutes": minutes})
     yield "## The models side by side" if len(results) > 1 else "## The search as a whole"
     yield "The best point has the highest validation accuracy after the last epoch, among the trials that completed."
     yield _table(pd.DataFrame(rows).set_index("model"))
 
 
 def _best(results: pd.DataFrame) -> dict[str, str]:
-    """The best point of a finished search, with its validation and training accuracy."""
+    """The best point of a search, with its validation and training accuracy."""
     best = best_point(results)
     if best is None:
-        return {"best point": "no trial completed"}
+        return {"best point": "no trial completed", "validation": "", "training": ""}
     last = last_epochs(at_point(results, best))
     metrics = {"validation": "val_accuracy", "training": "train_accuracy"}
     accuracies = {name: outcomes(last, AXES, metric)["text"].iloc[0] for name, metric in metrics.items()}

@@ -9,7 +9,6 @@ import pytest
 
 from cnnlesson import reference, report
 from cnnlesson.report import Chosen, compare, compare_text
-from cnnlesson.results import ENDED
 
 COLUMNS = [
     *("lr", "batch_size", "weight_decay", "epoch", "epochs", "train_loss", "train_accuracy", "val_loss"),
@@ -78,9 +77,9 @@ code that is never closed
 ABOUT = {"path": "C:\\a|b\\", "[x](y)": "<script>alert(2)</script> $x$ `a` **b** ~~c~~ &amp; _d_", "seeds": [0, 1, 2]}
 
 
-def write(results, folder, chosen=None, conclusions="", about=None, **options):
+def write(results, folder, chosen=None, conclusions="", about=None):
     return report.write(
-        results, folder, num_classes=200, conclusions=conclusions, about=about or {"seed": 0}, chosen=chosen, **options
+        results, folder, num_classes=200, conclusions=conclusions, about=about or {"seed": 0}, chosen=chosen
     )
 
 
@@ -289,39 +288,20 @@ def test_a_search_with_few_results_can_be_reported(trials, expected, tmp_path):
     assert "The search as a whole" in headings
 
 
-@pytest.fixture(scope="module")
-def unfinished():
-    """One of four points has ended."""
-    return table(
+def test_an_unfinished_table_is_refused(alexnet, tmp_path):
+    unfinished = table(
         trial(0.1, 16, 0.0005, [0.1, 0.2, 0.25]),
         trial(0.1, 32, 0.0005, [0.3], "interrupted"),
         trial(0.001, 16, 0.0005, [0.4, 0.5], "running"),
         trial(0.001, 32, 0.0005, [], "waiting"),
     )
-
-
-def test_an_unfinished_table_is_refused(unfinished, alexnet, tmp_path):
     message = (
         r"^the results of resnet18 are unfinished: 3 of 4 points have not ended \(lr 0.1, batch size 32, weight decay "
-        r"0.0005; ...\): run the search to its end, or pass unfinished=True$"
+        r"0.0005; ...\): run the search to its end$"
     )
     with pytest.raises(ValueError, match=message):
         write({"AlexNet": alexnet, "resnet18": unfinished}, tmp_path)
     assert not list(tmp_path.iterdir())
-
-
-def test_an_unfinished_report_names_its_missing_points_and_chooses_none(unfinished, tmp_path):
-    page = Page(write({"resnet18": unfinished}, tmp_path, unfinished=True))
-    text = (tmp_path / "report.md").read_text(encoding="utf-8")
-    assert (
-        "**This report is unfinished.** Of resnet18, 3 of 4 points have not ended: lr 0.1, batch size 32, weight decay "
-        "0.0005; lr 0.001, batch size 16, weight decay 0.0005; lr 0.001, batch size 32, weight decay 0.0005."
-    ) in text
-    assert page.find("learning rate", "batch size 16") == [
-        [["0.1", "25.0%", "interrupted"], ["0.001", "running", "waiting"]]
-    ]
-    (row,) = page.find("model", "best point", "validation", "training", *ENDED, "interrupted", "running", "waiting")[0]
-    assert row == ["resnet18", "not chosen yet", "", "", "1", "0", "0", "1", "1", "1", "6.0"]
 
 
 def test_a_grid_without_weight_decay_and_a_model_without_trials(tmp_path):
