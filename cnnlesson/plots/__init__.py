@@ -1,16 +1,8 @@
 """The figures of the lesson.
 
 Each function draws on `ax` (or `axes`, one per panel), or on a new figure, and returns what it drew on. `show` displays
-that, and `description` returns its alt text and its facts as text: `description(plot_grid(results)).text`.
-
-figures.py       what all figures share: the look (lesson.mplstyle), alt text, `show`
-pictures.py      images with their classes, leaks, filters, feature maps
-splits.py        the classes in each part, folds
-mistakes.py      the confusion matrix, and the images that the network gets most wrong
-architecture.py  the diagram of a network, and what each layer costs
-windows.py       one convolution on its grid, a receptive field on its image
-trials.py        the history of one training, and the trials of a grid
-depth.py         errors, activations and gradients by depth
+that, and `description` returns its alt text and its facts as text: `description(plot_grid(results)).text`. What all
+figures share is in figures.py: the look (lesson.mplstyle), alt text, `show`.
 """
 
 from cnnlesson.plots.architecture import plot_architecture, plot_layers

@@ -72,8 +72,7 @@ def plot_depth(results: pd.DataFrame, published: dict[int, float], ax: Axes | No
     style = {"textcoords": "offset points", "ha": "right", "va": "top", "fontsize": 11}
     ax.annotate(text, (max(published), errors[-1]), (0, -9), **style)
     ax.set_xticks(sorted({*last["depth"], *published}))
-    ax.set(xlabel="depth (layers)", ylabel="error (%)")
-    ax.set_ylim(bottom=0)
+    ax.set(xlabel="depth (layers)", ylabel="error (%)", ylim=(0, None))
     label_ends(ax)
     alt = "Training and test error by depth, plain and residual, with published test errors"
     published_text = ", ".join(f"{depth} layers {error:.2%}" for depth, error in published.items())
@@ -180,8 +179,7 @@ def plot_residual_sizes(sizes: pd.DataFrame, ax: Axes | None = None) -> Axes:
         if stages[place - 1] != stages[place - 2]:
             ax.axvline(place - 0.5, color="lightgrey", zorder=0)  # here the channels double
     ax.set_xlabel("residual block, from input to output\n(grey lines: the number of channels doubles)")
-    ax.set_ylabel("root mean square")
-    ax.set_ylim(bottom=0)
+    ax.set(ylabel="root mean square", ylim=(0, None))
     ax.xaxis.get_major_locator().set_params(integer=True)
     label_ends(ax)
     facts = [
