@@ -313,7 +313,7 @@ def _patches(gpu: Gpu):
             "is_current_stream_capturing": lambda: False,
             "set_sync_debug_mode": set_sync_debug_mode,
             "get_rng_state_all": lambda: [state["rng"].clone()],
-            "set_rng_state_all": lambda states: state.update(rng=states[0].clone()),
+            "set_rng_state_all": lambda states: state.update(rng=states[0].clone() if states else state["rng"]),
             "get_rng_state": lambda device="cuda": state["rng"].clone(),
             "set_rng_state": lambda new, device="cuda": state.update(rng=new.clone()),
             "manual_seed_all": lambda seed: None,
