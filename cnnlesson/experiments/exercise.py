@@ -29,6 +29,7 @@ from cnnlesson.training import evaluate
 class Images(NamedTuple):
     """The images of the exercise. Only the chosen network is evaluated on the test images, once."""
 
+    name: str
     train: ImageSet
     val: ImageSet
     test: ImageSet
@@ -57,8 +58,8 @@ def run_exercise(options: Namespace) -> None:
     make_folder(options.out)
     num_classes = len(images.train.classes)
     print(
-        f"{data_name(options)}: {len(images.train):,} training, {len(images.val):,} validation and "
-        f"{len(images.test):,} test images of {num_classes} classes, on {describe(device)}"
+        f"{images.name}: {len(images.train):,} training, {len(images.val):,} validation and {len(images.test):,} test "
+        f"images of {num_classes} classes, on {describe(device)}"
     )
     results = {}
     for model, exercise in exercises.items():
@@ -77,7 +78,7 @@ def run_exercise(options: Namespace) -> None:
         _print(model, table, num_classes)
     about = {
         "command": options.typed,
-        "data": data_name(options),
+        "data": images.name,
         "training images": len(images.train),
         "validation images": len(images.val),
         "classes": num_classes,
@@ -107,11 +108,7 @@ def load_images(options: Namespace) -> Images:
         if batch_size > len(train_set):
             raise ValueError(f"--batch-size {batch_size} is larger than the {len(train_set)} training images")
     reuse_freed_memory()
-    return Images(train_set, val_set, data.test)
-
-
-def data_name(options: Namespace) -> str:
-    return Path(options.data).stem
+    return Images(Path(options.data).stem, train_set, val_set, data.test)
 
 
 def build_model(model: str, num_classes: int, dropout: float, small_images: bool) -> nn.Module:
@@ -150,7 +147,7 @@ class Exercise:
             device=options.device,
         )
         grid = {"lr": lr, "batch_size": batch_size, "weight_decay": weight_decay}
-        settings = self.settings | {"data": data_name(options), "images": images_digest(images.train, images.val)}
+        settings = self.settings | {"data": images.name, "images": images_digest(images.train, images.val)}
         if len(options.seed) > 1:
             grid["seed"] = options.seed
         else:
