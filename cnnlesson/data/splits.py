@@ -21,11 +21,16 @@ def split(image_set: ImageSet, fractions: Sequence[float], seed: int) -> tuple[I
 
 def take(image_set: ImageSet, num_images: int, seed: int) -> ImageSet:
     """`num_images` images drawn at random, stratified; the set itself if it has no more than that."""
+    num_classes = len(image_set.classes)
     if num_images >= len(image_set):
         return image_set
-    kept = num_images / len(image_set)
-    part, _ = _split_indices(image_set, (kept, 1 - kept), seed)
-    return image_set[part]
+    if num_images < num_classes:
+        raise ValueError(f"num_images must be at least the number of classes, {num_classes}, got {num_images}")
+    # scikit-learn leaves out at least one image per class; if fewer are to be left out, put some of those back.
+    num_drawn = min(num_images, len(image_set) - num_classes)
+    kept = num_drawn / len(image_set)
+    part, rest = _split_indices(image_set, (kept, 1 - kept), seed)
+    return image_set[torch.cat([part, rest[: num_images - num_drawn]])]
 
 
 def _split_indices(image_set: ImageSet, fractions: Sequence[float], seed: int) -> list[torch.Tensor]:

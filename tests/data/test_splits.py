@@ -84,3 +84,18 @@ def test_take_is_stratified_and_determined_by_the_seed(numbered):
 
 def test_taking_all_images_or_more_returns_the_set_itself(numbered):
     assert take(numbered, 600, seed=0) is take(numbered, 1000, seed=0) is numbered
+
+
+@pytest.mark.parametrize("num_images", [596, 597, 598, 599])
+def test_take_can_leave_out_fewer_images_than_there_are_classes(numbered, num_images):
+    part = take(numbered, num_images, seed=0)
+    assert len(set(numbers(part))) == num_images
+    left_out = torch.bincount(numbered.labels) - torch.bincount(part.labels)
+    assert left_out.min() >= 0 and left_out.sum() == 600 - num_images
+    assert numbers(part) == numbers(take(numbered, num_images, seed=0)) != numbers(take(numbered, num_images, seed=1))
+
+
+def test_take_needs_as_many_images_as_there_are_classes(numbered):
+    assert len(take(numbered, 3, seed=0)) == 3
+    with pytest.raises(ValueError, match="num_images must be at least the number of classes, 3, got 2"):
+        take(numbered, 2, seed=0)
