@@ -8,10 +8,12 @@ import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import numpy as np
 import pytest
+from small_files import jpeg, write_zip
 
 import cnnlesson.data.download as module
-from cnnlesson.data import tiny_imagenet
+from cnnlesson.data import eurosat, named_images, sets, tiny_imagenet
 from cnnlesson.data.download import download
 
 CONTENT = bytes(range(256)) * 2000  # 512,000 bytes
@@ -213,3 +215,25 @@ def test_tiny_imagenet_downloads_into_an_empty_folder(server, tmp_path, make_arc
     assert sorted(file.name for file in root.iterdir()) == ["tiny-imagenet-200.pt", "tiny-imagenet-200.zip"]
     tiny_imagenet(root)
     assert server.requests == [0]
+
+
+def test_eurosat_downloads_into_an_empty_folder_and_is_split(server, tmp_path, monkeypatch):
+    random = np.random.default_rng(0)
+    names = [f"2750/{name}/{name}_{number}.jpg" for name in ("River", "Forest") for number in range(10)]
+    archive = write_zip(tmp_path / "server.zip", {name: jpeg(random) for name in names}, top="")
+    server.content = archive.read_bytes()
+    monkeypatch.setattr(sets, "EUROSAT_MIRRORS", (server.url,))
+    monkeypatch.setattr(sets, "EUROSAT_SIZE", len(server.content))
+    monkeypatch.setattr(sets, "EUROSAT_MD5", hashlib.md5(server.content).hexdigest())
+    root = tmp_path / "data"
+    data = named_images("eurosat", root, seed=0)
+    assert data.train.classes == data.test.classes == ("Forest", "River")
+    assert data.train.images.shape == (16, 3, 64, 64)
+    assert data.train.labels.tolist() == [0] * 8 + [1] * 8
+    assert data.test.labels.tolist() == [0, 0, 1, 1]
+    assert not {image.numpy().tobytes() for image in data.train.images} & {
+        image.numpy().tobytes() for image in data.test.images
+    }
+    assert len(eurosat(root).train) == 16
+    assert server.requests == [0]
+    assert (root / "eurosat/EuroSAT.zip").read_bytes() == server.content
