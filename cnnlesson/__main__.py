@@ -22,12 +22,15 @@ example, with the paper's batch size and weight decay:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 2 for input that cannot be used, 130 stopped by Ctrl-C."""
+    """Run one command and return its exit code.
+
+    0: done; 1: every trial, or a check of selftest, failed; 2: input that cannot be used; 130: stopped by Ctrl-C.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parse(arguments)
     options.typed = shlex.join(["python", "-m", "cnnlesson", *arguments])
     try:
-        run(options)
+        return run(options)
     except KeyboardInterrupt:
         print("\nstopped; what is finished is kept, and the same command continues after it", file=sys.stderr)
         return 130
@@ -36,23 +39,26 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise  # a mistake in the package: show where
         print(f"error: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
-def run(options: argparse.Namespace) -> None:
-    """Run the command."""
+def run(options: argparse.Namespace) -> int:
+    """Run the command, and return its exit code."""
     # Imported here, so that --help and a mistyped option do not wait for torch.
     if options.command == "exercise":
         from cnnlesson.experiments.exercise import run_exercise
 
-        run_exercise(options)
-    elif options.command == "status":
+        return run_exercise(options)
+    if options.command == "status":
         from cnnlesson.search import status
 
         print(status(options.storage))
         while options.every is not None:
             time.sleep(options.every)
             print(f"\n{status(options.storage)}")
+    elif options.command == "selftest":
+        from cnnlesson.experiments.selftest import run_selftest
+
+        return run_selftest(options)
     elif options.command == "depth":
         from cnnlesson.experiments.depth import run_depth
 
@@ -61,6 +67,7 @@ def run(options: argparse.Namespace) -> None:
         from cnnlesson.experiments.depth import run_deepen
 
         run_deepen(options)
+    return 0
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -82,6 +89,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
     about = "make a plain network that 'depth' trained deeper, with identity blocks, and train it on"
     add_deepen_options(commands.add_parser("deepen", help=about).add_argument)
+
+    selftest = commands.add_parser("selftest", help="check this machine in about two minutes, and print one page")
+    add_device(selftest.add_argument)
     return parser.parse_args(arguments)
 
 
@@ -174,7 +184,11 @@ def add_common_options(add: Callable, data: str, out: str) -> None:
     add("--images", metavar="N", type=COUNT, help="use only N of the training images, the same share of each class")
     add("--out", type=Path, default=Path(out), help=f"folder for everything that is written ({out})")
     add("--root", type=Path, default=Path("data"), help="folder for downloads and decoded images (data)")
-    add("--device", help="cpu, cuda or cuda:1 (the GPU if there is one)")
+    add_device(add)
+
+
+def add_device(add: Callable) -> None:
+    add("--device", help="cpu, cuda, cuda:1 or mps (the GPU if there is one)")
 
 
 if __name__ == "__main__":

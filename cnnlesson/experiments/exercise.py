@@ -1,6 +1,7 @@
 """The exercise: train networks at every point of a grid of learning rates, batch sizes and weight decays."""
 
 import functools
+import sys
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,8 +36,10 @@ class Images(NamedTuple):
     test: ImageSet
 
 
-def run_exercise(options: Namespace) -> None:
+def run_exercise(options: Namespace) -> int:
     """Run the exercise for each network, write and print its results; or only print a forecast.
+
+    Returns the exit code: 1 if every trial failed.
 
     The folder --out gets a journal and a folder of checkpoints for each network, from which a run that was stopped
     continues, and the report: report.html, report.md, results.csv and the figures.
@@ -54,7 +57,7 @@ def run_exercise(options: Namespace) -> None:
             exercise.grid.forecast()
             if options.fit is not None:
                 exercise.grid.fit_into(options.fit / len(exercises))
-        return
+        return 0
     make_folder(options.out)
     num_classes = len(images.train.classes)
     print(
@@ -73,7 +76,11 @@ def run_exercise(options: Namespace) -> None:
             "\nno report yet: it needs the whole table. When all parts have ended, run the same command without "
             "--part: it trains what is missing, then the decays at the best point, and writes the report"
         )
-        return
+        return 0
+    if all((table["state"] == "failed").all() for table in results.values()):
+        reasons = {reason: None for table in results.values() for reason in table["reason"]}
+        print("\nno report: every trial failed", *reasons, sep="\n  ", file=sys.stderr)
+        return 1
     for model, table in results.items():
         _print(model, table, num_classes)
     about = {
@@ -96,6 +103,7 @@ def run_exercise(options: Namespace) -> None:
         chosen=_choose(exercises, results),
     )
     print(f"\nthe report is {page}: open it in a browser")
+    return 0
 
 
 def load_images(options: Namespace) -> Images:

@@ -336,3 +336,15 @@ def test_from_a_shell():
     process = subprocess.run(command, capture_output=True, text=True)
     assert process.returncode == 2
     assert process.stderr == "error: nothing.zip does not exist: check the spelling, and the folder you are in\n"
+
+
+def test_if_every_trial_fails_the_reasons_and_exit_code_1(run, monkeypatch, capsys):
+    def fail(*arguments, **more):
+        raise torch.OutOfMemoryError("out of memory on cuda with a batch of 12 images: lower batch_size")
+
+    monkeypatch.setattr(trial, "train", fail)
+    assert run("--batch-size", "12", "8") == 1
+    said = capsys.readouterr()
+    assert "no report: every trial failed" in said.err
+    assert said.err.count("out of memory on cuda with a batch of 12 images: lower batch_size") == 1
+    assert "the report is" not in said.out
