@@ -5,7 +5,7 @@ import os
 import torch
 
 from cnnlesson.data import TrainTest, named_images, shapes, take
-from cnnlesson.runtime.device import threads, training_dtype
+from cnnlesson.runtime.device import device_name, find_device, threads, training_dtype
 from cnnlesson.runtime.memory import reuse_freed_memory
 
 # With CNNLESSON_TINY=1, all lessons use a few small images and a few steps: for tests, not for learning.
@@ -14,12 +14,11 @@ TINY = os.environ.get("CNNLESSON_TINY") == "1"
 
 def say_device() -> torch.device:
     """Print whether a GPU is available, and how to get one; return the device that will be used."""
-    if torch.cuda.is_available():
-        device = torch.device("cuda")
-        text = f"A GPU is available: {torch.cuda.get_device_name()}."
+    device = find_device(None)
+    if device.type != "cpu":
+        text = f"A GPU is available: {device_name(device)}."
     else:
         reuse_freed_memory()
-        device = torch.device("cpu")
         text = (
             f"No GPU is available. Everything here runs on the CPU ({threads()}), but slowly, so the lesson uses fewer "
             "images.\nIn Colab, choose Runtime, Change runtime type, T4 GPU, and run the notebook again."

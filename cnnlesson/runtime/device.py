@@ -60,12 +60,14 @@ def free_bytes(device: torch.device) -> float:
 
 def describe(device: torch.device) -> str:
     """The name of the device and the type that networks compute in, such as "a CPU with 2 threads, in bfloat16"."""
-    name = device.type.upper()
+    return f"{device_name(device)}, in {str(training_dtype(device)).removeprefix('torch.')}"
+
+
+def device_name(device: torch.device) -> str:
+    """Such as "Tesla T4" and "a CPU with 2 threads"."""
     if device.type == "cuda":
-        name = torch.cuda.get_device_name(device)
-    elif device.type == "cpu":
-        name = f"a CPU with {threads()}"
-    return f"{name}, in {str(training_dtype(device)).removeprefix('torch.')}"
+        return torch.cuda.get_device_name(device)
+    return f"a CPU with {threads()}" if device.type == "cpu" else device.type.upper()
 
 
 def threads() -> str:

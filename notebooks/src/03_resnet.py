@@ -213,7 +213,7 @@ val_batches = Batches(val_set, batch_size=min(100, len(val_set)), image_size=32)
 
 torch.manual_seed(0)
 shallow = cifar_resnet(8, num_classes, residual=False).to(device)
-optimizer = torch.optim.SGD(shallow.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+optimizer = torch.optim.SGD(shallow.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4, fused=True)
 for epoch in train(shallow, train_batches, val_batches, optimizer, epochs=EPOCHS):
     print(f"epoch {epoch.number}: loss {epoch.train_loss:.3f}, validation accuracy {epoch.val_accuracy:.1%}")
 
@@ -317,7 +317,7 @@ if verdict.right:
 
 # %%
 deeper = deeper.to(device)
-optimizer = torch.optim.SGD(deeper.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+optimizer = torch.optim.SGD(deeper.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4, fused=True)
 print(f"by construction: validation loss {evaluate(deeper, val_batches).loss:.3f}")
 for epoch in train(deeper, train_batches, val_batches, optimizer, epochs=EPOCHS):
     print(f"epoch {epoch.number}: loss {epoch.train_loss:.3f}, validation loss {epoch.val_loss:.3f}")
@@ -776,7 +776,7 @@ for depth in DEPTHS:
         train_batches = Batches(train_set, batch_size=32, image_size=32, augment=True, seed=0)
         torch.manual_seed(0)
         network = networks[depth, is_residual] = cifar_resnet(depth, num_classes, is_residual).to(device)
-        optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4)
+        optimizer = torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9, weight_decay=1e-4, fused=True)
         name = {"depth": depth, "residual": is_residual, "seed": 0}
         for layer, norm in gradient_norms(network, *labelled).items():
             norms.append(name | {"epochs_done": 0, "layer": layer, "norm": norm})
