@@ -36,11 +36,11 @@ from cnnlesson.widgets import explore_splits
 device = say_device()
 
 # %% [markdown]
-# Choose the images. `shapes` is a synthetic data set that is generated in about a second. `tiny-imagenet` consists of
-# photographs; the first time, it downloads 248 MB.
+# Choose the images. `shapes` is a synthetic data set that is generated in about a second. `eurosat` (satellite
+# images, 94 MB) and `tiny-imagenet` (248 MB) consist of photographs, which are downloaded the first time.
 
 # %%
-DATA = "shapes"  # @param ["shapes", "tiny-imagenet"]
+DATA = "shapes"  # @param ["shapes", "eurosat", "tiny-imagenet"]
 
 images = load_images(DATA)
 show(plot_images(images.train[torch.linspace(0, len(images.train) - 1, 12).long()]))

@@ -47,8 +47,9 @@ device = say_device()
 
 # %% [markdown]
 # Choose the images and how many to use; 0 means the number that suits this device. `shapes` is a synthetic data set
-# that is generated in about a second. `tiny-imagenet` consists of photographs; the first time, it downloads 248 MB. It
-# has 200 classes and needs a GPU: the few images that a CPU can train on are too few per class.
+# that is generated in about a second. `eurosat` (satellite images, 94 MB) and `tiny-imagenet` (248 MB) consist of
+# photographs, which are downloaded the first time. TinyImageNet has 200 classes and needs a GPU: the few images that a
+# CPU can train on are too few per class.
 #
 # The results are small files in `FOLDER`. Colab deletes its disk when the runtime ends, so mount your Drive there
 # (`from google.colab import drive; drive.mount("/content/drive")`) and set a folder on it, such as
@@ -56,7 +57,7 @@ device = say_device()
 # These files are large (460 MB for AlexNet) and rewritten after each epoch: leave them on the runtime's own disk.
 
 # %%
-DATA = "shapes"  # @param ["shapes", "tiny-imagenet"]
+DATA = "shapes"  # @param ["shapes", "eurosat", "tiny-imagenet"]
 NUM_IMAGES = 0  # @param {type:"integer"}
 EPOCHS = 0  # @param {type:"integer"}
 FOLDER = "results/lesson4"  # @param {type:"string"}
