@@ -109,7 +109,7 @@ def run_exercise(options: Namespace) -> int:
 def load_images(options: Namespace) -> Images:
     """The images that --data and --images name, split by --val-fraction with the first seed."""
     seed = options.seed[0]
-    data = named_images(options.data, options.root, seed)
+    data = named_images(options.data, options.root, seed, size=options.image_size or 64)
     images = data.train if options.images is None else take(data.train, options.images, seed=seed)
     train_set, val_set = split(images, (1 - options.val_fraction, options.val_fraction), seed=seed)
     for batch_size in options.batch_size:
