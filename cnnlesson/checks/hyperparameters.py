@@ -60,9 +60,7 @@ class _Watched:
         self.passes = []  # (was the network in training mode?, were gradients recorded?)
         self.backwards = []
         self.steps = []  # did the weights have a gradient?
-        self.model.register_forward_hook(
-            lambda model, inputs, logits: self.passes.append((model.training, logits.requires_grad))
-        )
+        self.model.register_forward_hook(lambda net, _, out: self.passes.append((net.training, out.requires_grad)))
         self.model[1].weight.register_hook(self.backwards.append)
         self.optimizer.register_step_pre_hook(lambda *_: self.steps.append(self.has_gradient()))
 
@@ -250,7 +248,7 @@ def _check_mean(name: str, given: float, values: np.ndarray, sizes: np.ndarray) 
 ARGUMENTS = (*POINT, "train_set", "val_set", "build_model", "image_size", "epochs", "seed", "checkpoint")
 SIGNATURE = f"def run({', '.join(ARGUMENTS)})"
 NUM_TRAIN, NUM_VAL = 20, 300
-OTHER_NETWORK = "The argument build_model is not called: a network made outside run would be shared by all trials."
+OTHER_NETWORK = "The argument build_model is not called: call it inside run, or all trials share one network."
 
 
 class _Trial:
@@ -292,7 +290,9 @@ class _Trial:
             if module.training:
                 self.trained_model = module
                 self.batch_sizes.add(len(greys))
-            (self.trained if module.training else self.evaluated).extend(greys)
+                self.trained += greys
+            else:
+                self.evaluated += greys
 
     def run(self, answer: Callable, max_epochs: int | None = None) -> "_Trial":
         """Collect the epochs that `answer` yields, and watch all networks and optimizers."""
@@ -333,7 +333,6 @@ def run(answer: Callable) -> None:
             _check_images(trial)
             _check_optimizer(trial)
             _check_epochs(trial)
-            _check_file(trial)
         _check_seeds(first, second, other_seed)
         torch.manual_seed(4)
         _check_resuming(answer, first, Path("stopped.pt"))
@@ -343,15 +342,15 @@ def _check_parameters(answer: Callable) -> None:
     """The search passes every argument by name, and a checkpoint only to a parameter of this name."""
     if not callable(answer) or isinstance(answer, nn.Module):
         raise Wrong(f"run must be a function: {SIGNATURE}")
-    parameters = signature(answer).parameters.values()
-    named = [one.name for one in parameters if one.kind in (Parameter.POSITIONAL_OR_KEYWORD, Parameter.KEYWORD_ONLY)]
-    takes_any = any(one.kind is Parameter.VAR_KEYWORD for one in parameters)
+    parameters = signature(answer).parameters
+    takes_any = any(one.kind is Parameter.VAR_KEYWORD for one in parameters.values())
     for name in ("checkpoint",) if takes_any else ARGUMENTS:
-        if name not in named:
+        if name not in parameters:
             raise Wrong(f"The parameter {name} is missing. The search passes every argument by name: {SIGNATURE}")
-    for one in parameters:
-        if one.name in named and one.name not in ARGUMENTS and one.default is Parameter.empty:
-            raise Wrong(f"The search passes no argument {one.name}: {SIGNATURE}")
+    for name, one in parameters.items():
+        is_variadic = one.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
+        if name not in ARGUMENTS and one.default is Parameter.empty and not is_variadic:
+            raise Wrong(f"The search passes no argument {name}: {SIGNATURE}")
 
 
 def _check_images(trial: _Trial) -> None:
@@ -398,6 +397,7 @@ def _check_optimizer(trial: _Trial) -> None:
 
 
 def _check_epochs(trial: _Trial) -> None:
+    """The epochs are complete, yielded one by one, and saved."""
     epochs, trained = trial.arguments["epochs"], len(trial.trained)
     numbers = [epoch.number for epoch in trial.epochs]
     if trained != epochs * NUM_TRAIN:
@@ -409,16 +409,10 @@ def _check_epochs(trial: _Trial) -> None:
         raise Wrong("All epochs are trained before the first one is yielded: yield each as soon as it ends.")
     if numbers != list(range(1, epochs + 1)):
         raise Wrong(f"The epochs have the numbers {numbers}: count from 1.")
-
-
-def _check_file(trial: _Trial) -> None:
-    checkpoint = trial.arguments["checkpoint"]
-    if checkpoint.exists():
-        return
-    others = sorted(file.name for file in checkpoint.parent.rglob("*") if file.is_file())
-    if others:
-        raise Wrong(f"The trial is saved in {others[0]!r}, which trials may share: pass checkpoint to train as it is.")
-    raise Wrong("The trial is not saved, so it is lost when it is stopped: pass checkpoint=checkpoint to train.")
+    if not trial.arguments["checkpoint"].exists():
+        for file in sorted(file.name for file in Path().rglob("*") if file.is_file()):
+            raise Wrong(f"The trial is saved in {file!r}, which trials may share: pass checkpoint to train as it is.")
+        raise Wrong("The trial is not saved, so it is lost when it is stopped: pass checkpoint=checkpoint to train.")
 
 
 def _check_seeds(first: _Trial, second: _Trial, other_seed: _Trial) -> None:
@@ -479,7 +473,6 @@ def _trials(*trials: tuple) -> pd.DataFrame:
     return table.assign(state=np.where(has_diverged, "diverged", "completed"))
 
 
-NAN = float("nan")
 TABLES = (
     # The best on validation, on training, on test, in an earlier epoch, and of those that diverged are all different.
     _trials(
@@ -497,7 +490,7 @@ TABLES = (
         ((0.01, 32, 0.05), (0.48, 0.50, 0.51, False), (0.70, 0.68, 0.61, False)),
         ((0.01, 32, 0.5), (0.30, 0.72, 0.30, False), (0.31, 0.33, 0.30, False)),
         ((1.0, 16, 0.05), (0.20, 0.80, 0.20, False), (0.20, 0.85, 0.20, True)),
-        ((1.0, 32, 0.05), (0.20, 0.20, 0.20, False), (NAN, NAN, NAN, True)),
+        ((1.0, 32, 0.05), (0.20, 0.20, 0.20, False), (math.nan, math.nan, math.nan, True)),
     ),
 )
 
@@ -539,14 +532,12 @@ def _as_point(given: object, table: pd.DataFrame) -> tuple[float, ...]:
     """What an answer returns for `table`, as a point of the table."""
     if isinstance(returned(given), Real):
         raise Wrong("It returns an accuracy or a row's index: return the point, (lr, batch_size, weight_decay).")
-    if isinstance(given, pd.DataFrame) or (isinstance(given, pd.Series) and len(given) > 3):
-        raise Wrong("It returns rows of the table: return the three values (lr, batch_size, weight_decay).")
     try:
         values = tuple(float(value) for value in given)
     except (TypeError, ValueError):
         values = ()
     if len(values) != 3:
-        raise Wrong("It must return three numbers: (lr, batch_size, weight_decay).")
+        raise Wrong("It must return three numbers, not rows of the table: (lr, batch_size, weight_decay).")
     if not (table[POINT] == values).all(axis=1).any():
         raise Wrong(f"{values} is not a point of the table: the order is (lr, batch_size, weight_decay).")
     return values
@@ -574,7 +565,6 @@ MISTAKES = {
         4500 / 16 * 3: "A number of steps is an integer: what happens to the images that do not fill a batch?",
         math.ceil(5000 / 16) * 3: "500 of the 5,000 images are for validation: the network is not trained on them.",
         4500 * 3: "That counts images: a step takes a whole batch of them.",
-        math.ceil(4500 / 64) * 3: "That is batch size 64: see your answer to b.",
     },
     "d": {
         "batch size 128": "From 64 to 16 the accuracy rises: in which direction would you continue?",
@@ -588,7 +578,6 @@ MISTAKES = {
     "f": {
         0.4: "That is in percentage points: how many images are 0.4 % of 500?",
         200: "That is 0.4 of 500, but the difference is 0.4 %.",
-        0.004: "That is a share: how many of 500 images is it?",
         18: "4,500 images are for training: the validation accuracy is measured on 500.",
         20: "There are 5,000 images in total: the validation accuracy is measured on 500.",
         34: "That is the difference between decays 0 and 0.05: compare 0 and 0.0005.",
@@ -600,7 +589,6 @@ MISTAKES = {
     "h": {
         0: "Then you would report the accuracy that you chose by: it is too optimistic.",
         9: "That is once for each point of the grid: then it may influence your choice, even without your meaning to.",
-        3: "That is once for each learning rate: after the first evaluation the images are no longer unseen.",
     },
 }
 
