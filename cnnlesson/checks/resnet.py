@@ -30,8 +30,6 @@ progress = partial(verdict.progress, __name__)
 
 unchanged = nn.Identity()
 
-# Residual units.
-
 
 @exercise
 def ResidualUnit(answer: Callable) -> None:  # noqa: N802, named as the answer is
@@ -103,9 +101,6 @@ def _need_same_gradient(ours: Callable, theirs: Callable, x: torch.Tensor, param
             raise Wrong("The gradient does not pass through F and the shortcut: is there a no_grad, detach or .data?")
 
 
-# A deeper network with the same outputs.
-
-
 @exercise
 def insert_identity(answer: Callable) -> None:
     """plain_model -> a copy with one more block at the end of each stage, and the same outputs."""
@@ -168,9 +163,7 @@ def _need_identity(deeper: nn.Module, before: nn.Module, images: torch.Tensor) -
         raise Wrong("The new layers are in training mode, in which batch norm uses the statistics of the batch.")
     trace = trace_layers(in_evaluation_mode, images)
     old_weights = [layer.weight for layer in before.modules() if isinstance(layer, nn.Conv2d)]
-    convolutions = [
-        layer for layer in trace.convolutions if not any(torch.equal(layer.weight, old) for old in old_weights)
-    ]
+    convolutions = [c for c in trace.convolutions if not any(torch.equal(c.weight, old) for old in old_weights)]
     norms = [step for step in trace.norms if step.source in convolutions]
     if any(not layer.weight.any() for layer in [*convolutions, *(step.layer for step in norms)]):
         raise Wrong("A new layer returns zeros: in a residual block that is the identity, but not in a plain one.")
@@ -201,9 +194,6 @@ def _vary_norms(model: nn.Module) -> nn.Module:
             layer.running_mean.normal_(0, 0.2)
             layer.running_var.uniform_(0.5, 1.5)
     return model
-
-
-# Blocks. The trusted ones are torchvision's.
 
 
 @exercise
@@ -327,7 +317,7 @@ def _need_norms(trace: Trace, shortcuts: list[nn.Conv2d]) -> None:
     if set(missing) & set(shortcuts):
         raise Wrong("The shortcut's projection has no batch norm, but F(x), to which it is added, ends in one.")
     if missing:
-        raise Wrong(f"Batch norm is missing after {len(missing)} of {len(trace.convolutions)} convolutions.")
+        raise Wrong(f"Batch norm is missing after {len(missing)} of {len(trace.convolutions)} convolutions: add it.")
 
 
 def _need_all_in_use(model: nn.Module, trace: Trace) -> None:
@@ -384,8 +374,6 @@ BLOCK_MISTAKES = {
     "F(x) is added to itself: was x overwritten before the shortcut used it?": partial(_block, join=lambda f, s: 2 * f),
     "The shortcut starts after the first layer: was x overwritten before it was kept?": _after_one_layer,
 }
-
-# Stages and the network.
 
 
 @exercise
@@ -446,7 +434,6 @@ def StudentResNet18(answer: Callable) -> None:  # noqa: N802
     images = torch.randn(2, 3, 64, 64)
     theirs = as_module(answer(num_classes=7)).eval()
     trace = trace_layers(theirs, images)
-    _need_stem(trace)
     _need_stages(trace)
     _need_head(theirs, trace)
     _output(theirs, images, trace.output.shape)
@@ -460,20 +447,17 @@ def StudentResNet18(answer: Callable) -> None:  # noqa: N802
         raise Wrong("It is right for images of 64×64 pixels, but not for 96×96: average over the whole last map.")
 
 
-def _need_stem(trace: Trace) -> None:
+def _need_stages(trace: Trace) -> None:
+    """Raise `Wrong` unless the convolutions are the first one and those of the four stages."""
     if not trace.convolutions:
         raise trace.error or Wrong("No convolution runs.")
-    stem = trace.convolutions[0]
+    stem, *others = trace.convolutions
     kernel, stride = stem.kernel_size[0], stem.stride[0]
     if (kernel, stride, stem.out_channels, stem.padding) != (7, 2, 64, (3, 3)):
         found = f"{kernel}×{kernel} with stride {stride}, {stem.out_channels} filters and padding {stem.padding}"
         raise Wrong(f"The first convolution is {found}: compare with the text above.")
-
-
-def _need_stages(trace: Trace) -> None:
-    """Raise `Wrong` unless the convolutions after the first one are those of the four stages."""
-    layers = [layer for layer in trace.convolutions[1:] if layer.kernel_size == (3, 3)]
-    projections = [layer for layer in trace.convolutions[1:] if layer.kernel_size == (1, 1)]
+    layers = [layer for layer in others if layer.kernel_size == (3, 3)]
+    projections = [layer for layer in others if layer.kernel_size == (1, 1)]
     is_complete = trace.error is None
     size = next((step.input.shape[-1] for step in trace.steps if step.layer in layers), 16)
     if size != 16:
