@@ -78,12 +78,11 @@ class Trace(NamedTuple):
 
 def trace_layers(model: nn.Module, images: torch.Tensor) -> Trace:
     """Run `model` on `images` without gradients. If a RuntimeError ends the run, the trace is what ran before it."""
-    steps, sources, outputs, output, error = [], {}, [], None, None
+    steps, output, error = [], None, None
 
     def record(layer: nn.Module, inputs: tuple[torch.Tensor], output: torch.Tensor) -> None:
-        outputs.append(output)  # keeps it alive, so that its id stays unique
-        steps.append(Step(layer, sources.get(id(inputs[0])), inputs[0]))
-        sources[id(output)] = layer
+        steps.append(Step(layer, getattr(inputs[0], "source", None), inputs[0]))
+        output.source = layer
 
     layers = [layer for layer in model.modules() if isinstance(layer, LAYERS)]
     try:
