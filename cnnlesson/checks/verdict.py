@@ -104,11 +104,10 @@ def progress(module: str) -> None:
     """Print the student's progress: a line for each exercise of a module of checks."""
     verdicts = _verdicts[module]
     done = sum(verdict is not None and verdict.right for verdict in verdicts.values())
-    lines = [f"{done} of {len(verdicts)} exercises are right."]
+    print(f"{done} of {len(verdicts)} exercises are right.")
     for name, verdict in verdicts.items():
         icon, text, _ = STATUSES[verdict.status if verdict else "unanswered"]
-        lines.append(f"{icon} {name}: {text}")
-    print("\n".join(lines))
+        print(f"{icon} {name}: {text}")
 
 
 def expect(
