@@ -122,8 +122,8 @@ class Files(AbstractContextManager):
 
 def _walk(folder: str | Path, prefix: str = "", above: tuple[str, ...] = ()) -> Iterator[tuple[str, os.DirEntry]]:
     """Yield each file but stray ones, also behind symbolic links, with its name relative to the first folder."""
-    here = os.path.realpath(folder)
-    entries = () if here in above else os.scandir(folder)  # a link may lead back to a folder that contains it
+    here = os.path.realpath(folder)  # a link may lead back to a folder that contains it
+    entries = () if here in above else sorted(os.scandir(folder), key=lambda entry: entry.name)
     for entry in (entry for entry in entries if not STRAY.search(entry.name)):
         if entry.is_dir():
             yield from _walk(entry.path, f"{prefix}{entry.name}/", (*above, here))
@@ -231,7 +231,8 @@ def load_cache(path: Path, source: Path | None) -> TrainTest | None:
 
 def fingerprint_of(source: Path) -> str:
     """A digest of the size and modification time of an archive, or of each image and table of a folder."""
-    files = sorted(_walk(source)) if source.is_dir() else [("", source)]
-    status = {name: file.stat() for name, file in files if not name or name.lower().endswith((*EXTENSIONS, ".txt"))}
-    ages = [(name, found.st_size, found.st_mtime_ns) for name, found in status.items()]
-    return hashlib.sha256(repr(ages).encode()).hexdigest()
+    digest = hashlib.sha256()
+    for name, file in _walk(source) if source.is_dir() else [("", source)]:
+        if not name or name.lower().endswith((*EXTENSIONS, ".txt")):
+            digest.update(os.fsencode(f"{name} {file.stat().st_size} {file.stat().st_mtime_ns}\n"))
+    return digest.hexdigest()
