@@ -24,12 +24,10 @@ UNTRAINED = 1.05
 FALLING = 0.005
 # A loss that changes by less than this share of itself has not moved; rounding causes about a tenth of it.
 UNMOVED = 1e-5
-# Smaller learning rates than the first are usually too small, larger ones than the second too large. Between them it
-# depends on the optimizer: 0.001 is large for Adam and small for SGD.
+# Below the first, a rate is usually too small, above the second too large. 0.001 is large for Adam and small for SGD.
 SMALL_LEARNING_RATE = 1e-4
 LARGE_LEARNING_RATE = 0.003
-# A loss this many times ln(classes) comes from confident wrong answers, the result of too large steps. A training may
-# recover from one such epoch, so it counts from the second on, or immediately if it is EXPLODED times as large.
+# A loss this many times ln(classes) in two epochs, or EXPLODED times in one, is the result of too large steps.
 FAR_ABOVE = 1.5
 EXPLODED = 10
 # A training accuracy this far from chance level to 1 shows learning that validation should show too.
@@ -61,8 +59,8 @@ def diagnose(history: Sequence[Epoch], num_classes: int | None, busy: float | No
     if busy is not None and busy < IDLE:
         found.append(
             f"The device was busy with this training for only {busy:.0%} of the last epoch: it waits for images, its "
-            "batches are too small, or other programs use it. Try larger batches and images in memory (Batches keeps "
-            "them there if they fit), and end other programs."
+            "batches are too small, or other programs use it. Try larger batches and images in memory, and end other "
+            "programs."
         )
     return [remark for remark in found if remark]
 
@@ -86,25 +84,23 @@ def _learning_rate_of_zero(history: Sequence[Epoch]) -> str | None:
 
 def _at_or_above_chance(history: Sequence[Epoch], num_classes: int) -> str | None:
     """The training loss rises far above ln(classes), or stays there."""
-    last, chance = history[-1], math.log(num_classes)
-    rate = last.learning_rate
+    last, chance, rate = history[-1], math.log(num_classes), history[-1].learning_rate
     too_large = f"the learning rate {rate:g} is too large. Try {rate / 10:g}"
     level = f"ln({num_classes}) = {chance:.3f}, the loss at chance level"
     if last.train_loss > EXPLODED * chance:
         return f"The training loss is {last.train_loss:.3g}, far above {level}: {too_large}."
     if len(history) < 2 or last.train_loss < AT_CHANCE * chance or _learned(last.val_accuracy, num_classes):
         return None
-    before = history[-2]
     best, worst = (of(history[:-1], key=lambda epoch: epoch.train_loss) for of in (min, max))
     if best.train_loss - last.train_loss > FALLING * chance:
         return None
-    if last.train_loss > max(before.train_loss, FAR_ABOVE * chance):
-        losses = f"{before.train_loss:.3f} to {last.train_loss:.3f}"
+    if last.train_loss > max(history[-2].train_loss, FAR_ABOVE * chance):
+        losses = f"{history[-2].train_loss:.3f} to {last.train_loss:.3f}"
         return f"The training loss has risen from {losses}, far above {level}: {too_large}."
     much = "no" if last.train_loss >= chance else "hardly"
     stuck = f"The training loss is {last.train_loss:.3f}, {much} better than {level}"
-    learned, exploded = best.train_loss < LEARNED_LOSS * chance, worst.train_loss > FAR_ABOVE * chance
-    if rate >= SMALL_LEARNING_RATE and (learned or exploded):
+    learned = best.train_loss < LEARNED_LOSS * chance
+    if rate >= SMALL_LEARNING_RATE and (learned or worst.train_loss > FAR_ABOVE * chance):
         then = best if learned else worst
         return f"{stuck}, after {then.train_loss:.3f} in epoch {then.number}: {too_large}, with a new network."
     return stuck + _why_stuck(history[-3:], chance)
@@ -112,8 +108,7 @@ def _at_or_above_chance(history: Sequence[Epoch], num_classes: int) -> str | Non
 
 def _why_stuck(recent: Sequence[Epoch], chance: float) -> str:
     """The end of a sentence that starts "The training loss is 2.303, no better than chance", with the likely cause."""
-    last = recent[-1]
-    rate = last.learning_rate
+    last, rate = recent[-1], recent[-1].learning_rate
     pairs = list(pairwise(recent))
     # Augmentation and dropout change the training loss of a network that does not move, batch norm the validation loss.
     unmoved = all(math.isclose(a.train_loss, b.train_loss, rel_tol=UNMOVED) for a, b in pairs) or all(
@@ -122,15 +117,12 @@ def _why_stuck(recent: Sequence[Epoch], chance: float) -> str:
     if unmoved or rate < SMALL_LEARNING_RATE:
         return (
             f", and it hardly moves: most likely the learning rate {rate:g} is too small. Try {10 * rate:g} or more. "
-            "If nothing moves then, check that the optimizer has this model's parameters, and that no layer outputs 0 "
-            "for every image."
+            "Otherwise check that the optimizer has this model's parameters, and that no layer outputs only zeros."
         )
     falls = all(b.train_loss < a.train_loss and b.val_loss < a.val_loss for a, b in pairs)
     if falls and max(last.train_loss, last.val_loss) < UNTRAINED * chance:
-        patience = ", but it still falls slowly. Deep networks without batch norm often start so: wait a few epochs."
-        if rate >= LARGE_LEARNING_RATE:
-            return patience
-        return f"{patience} If it does not fall faster, try a larger learning rate, such as {3 * rate:g}."
+        larger = f" Then try a larger learning rate, such as {3 * rate:g}." if rate < LARGE_LEARNING_RATE else ""
+        return f", but it still falls slowly. Deep networks without batch norm may start so: wait a few epochs.{larger}"
     if rate >= LARGE_LEARNING_RATE:
         return (
             ": the network's answer is about the same for every image. A deep network without batch norm may start so. "
@@ -147,24 +139,22 @@ def _validation_at_chance(history: Sequence[Epoch], num_classes: int) -> str | N
     """For two epochs, and not while its loss falls: batch norm's running statistics lag behind in the first ones."""
     if len(history) < 2 or history[-2].val_loss - history[-1].val_loss > FALLING * math.log(num_classes):
         return None
-    if any(
-        _above_chance(epoch.val_accuracy, num_classes) or not _learned(epoch.train_accuracy, num_classes)
-        for epoch in history[-2:]
-    ):
+    learns = all(_learned(epoch.train_accuracy, num_classes) for epoch in history[-2:])
+    # By more than half of chance level, or by more than 5 points, which is much if there are few classes.
+    above_chance = min(1.5 / num_classes, 1 / num_classes + 0.05)
+    if not learns or any(epoch.val_accuracy > above_chance for epoch in history[-2:]):
         return None
     last = history[-1]
     return (
         f"Validation accuracy is {last.val_accuracy:.1%}, no better than chance ({1 / num_classes:.1%}), while "
         f"training accuracy is {last.train_accuracy:.1%}. Check whether the labels of one set are mixed up, whether "
-        "both sets are normalised in the same way and number their classes in the same way, and, with batch norm, "
-        "whether an epoch has too few steps for its running statistics (try smaller batches). The network may also "
-        "have memorised very few images: use more."
+        "both sets number their classes and are normalised in the same way, and, with batch norm, whether an epoch has "
+        "too few steps (try smaller batches). The network may also have memorised very few images: use more."
     )
 
 
 def _overfitting(history: Sequence[Epoch]) -> str | None:
-    last = history[-1]
-    best = max(history, key=lambda epoch: epoch.val_accuracy)  # the first one of a tie
+    last, best = history[-1], max(history, key=lambda epoch: epoch.val_accuracy)  # the first one of a tie
     lowest = min(history, key=lambda epoch: epoch.val_loss)
     still_better = last.number - max(best.number, lowest.number) < PATIENCE
     if still_better or last.train_accuracy - last.val_accuracy < GAP:
@@ -176,12 +166,5 @@ def _overfitting(history: Sequence[Epoch]) -> str | None:
     )
 
 
-def _above_chance(accuracy: float, num_classes: int) -> bool:
-    """By more than half of chance level, or by more than 5 points, which is much if there are few classes."""
-    chance = 1 / num_classes
-    return accuracy > chance + min(chance / 2, 0.05)
-
-
 def _learned(accuracy: float, num_classes: int) -> bool:
-    chance = 1 / num_classes
-    return accuracy > chance + LEARNED * (1 - chance)
+    return accuracy > LEARNED + (1 - LEARNED) / num_classes
