@@ -1,7 +1,6 @@
-"""Measured results that ship with the lesson, each with a record of how it was made.
+"""Measured results that ship with the lesson.
 
-NAME.csv contains the numbers. NAME.json records the command that made them, the commit, versions, CPU, data, seeds and
-date.
+NAME.csv contains the numbers. NAME.json records how they were made: command, commit, versions, CPU, data, seeds, date.
 """
 
 import hashlib
@@ -42,9 +41,7 @@ def load(name: str, folder: Path = FOLDER) -> Reference:
     for path in (table, record):
         if not path.exists():
             names = ", ".join(sorted(path.stem for path in folder.glob("*.csv"))) or "nothing"
-            raise FileNotFoundError(
-                f"{path} is missing: a measured result is {name}.csv and {name}.json together ({folder} has {names})"
-            )
+            raise FileNotFoundError(f"{path} is missing: a result is {name}.csv and {name}.json ({folder} has {names})")
     try:
         made = json.loads(record.read_text(encoding="utf-8"))
         expected = made["sha256"]

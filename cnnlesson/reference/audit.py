@@ -6,17 +6,8 @@ from cnnlesson.anatomy import arithmetic, layer_table, product_text
 from cnnlesson.models import AlexNet, TwoTowerAlexNet
 
 # Krizhevsky, Sutskever and Hinton (2012), caption of figure 2: the number of inputs and neurons.
-CAPTION = {
-    "input": 150_528,
-    "conv1": 253_440,
-    "conv2": 186_624,
-    "conv3": 64_896,
-    "conv4": 64_896,
-    "conv5": 43_264,
-    "fc6": 4096,
-    "fc7": 4096,
-    "fc8": 1000,
-}
+CAPTION = {"input": 150_528, "conv1": 253_440, "conv2": 186_624, "conv3": 64_896, "conv4": 64_896, "conv5": 43_264}
+CAPTION |= {"fc6": 4096, "fc7": 4096, "fc8": 1000}
 
 # The layer table on the lesson's slide, as printed, with the columns of `layer_table`.
 SLIDE = {
@@ -40,13 +31,9 @@ def audit_caption() -> pd.DataFrame:
     table = layer_table(TwoTowerAlexNet(num_classes=1000), (3, 227, 227)).astype(object)  # integers stay integers
     rows = []
     for layer, published in CAPTION.items():
-        if layer == "input":
-            channels, size = 3, 227
-        else:
-            channels, size = table.loc[layer, ["out_channels", "out_size"]]
-        if pd.isna(size):
-            computed, arithmetic = channels, "set by the architecture"
-        else:
+        channels, size = (3, 227) if layer == "input" else table.loc[layer, ["out_channels", "out_size"]]
+        computed, arithmetic = channels, "set by the architecture"
+        if not pd.isna(size):
             computed = channels * size * size
             arithmetic = f"{product_text([channels, size, size])} = {computed:,}"
         rows.append((layer, published, computed, published == computed, arithmetic))
@@ -57,10 +44,7 @@ def audit_caption() -> pd.DataFrame:
 
 
 def audit_slide() -> pd.DataFrame:
-    """The figures in the slide's table, one per row, with published, computed, agrees and arithmetic.
-
-    Computed is the value in the `layer_table` of `AlexNet`; a figure agrees if the computed value rounds to it.
-    """
+    """The same for the figures in the slide's table, which agree if the `layer_table` of `AlexNet` rounds to them."""
     model = AlexNet(num_classes=1000, dropout=0.5)
     table = layer_table(model, (3, 227, 227)).astype(object)
     rows = []
