@@ -12,12 +12,11 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
-import mistune
 import numpy as np
 import pandas as pd
+from markdown_it import MarkdownIt
+from markdown_it.common.utils import escapeHtml
 from matplotlib.figure import Figure
-from mistune.plugins.table import table as tables
-from mistune.plugins.table import table_in_quote as tables_in_quotes
 from scipy.stats import binomtest
 
 from cnnlesson.plots import blank, plot_grid, plot_trials, plot_weight_decay
@@ -378,32 +377,31 @@ def _png(figure: Figure) -> bytes:
     return file.getvalue()
 
 
-class _SelfContained(mistune.HTMLRenderer):
-    """Embeds the report's own pictures. Other pictures become links, and HTML is shown as text."""
-
-    def __init__(self, images: Mapping[str, bytes]):
-        super().__init__(escape=True)
-        self.images = images
-
-    def image(self, text: str, url: str, title: str | None = None) -> str:
-        if url not in self.images:
-            return self.link(text or url, url, title)
-        return super().image(text, f"data:image/png;base64,{base64.b64encode(self.images[url]).decode()}", title)
-
-
 def _page(title: str, text: str, images: Mapping[str, bytes]) -> str:
-    """The HTML page of a text in Markdown."""
-    convert = mistune.create_markdown(renderer=_SelfContained(images), plugins=[tables, tables_in_quotes])
+    """The HTML page of a text in Markdown: it embeds the report's own pictures, and shows HTML as text.
+
+    Other pictures become links.
+    """
+    markdown = MarkdownIt("commonmark", {"html": False}).enable("table")
+
+    def image(renderer, tokens, index, options, env) -> str:
+        url = tokens[index].attrs["src"]
+        if url not in images:
+            return f'<a href="{escapeHtml(url)}">{escapeHtml(tokens[index].content or url)}</a>'
+        tokens[index].attrs["src"] = f"data:image/png;base64,{base64.b64encode(images[url]).decode()}"
+        return renderer.image(tokens, index, options, env)
+
+    markdown.add_render_rule("image", image)
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{mistune.escape(title)}</title>
+<title>{escapeHtml(title)}</title>
 <style>
 {STYLE.read_text(encoding="utf-8")}</style>
 </head>
 <body>
-{convert(text)}</body>
+{markdown.render(text)}</body>
 </html>
 """
