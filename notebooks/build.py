@@ -24,11 +24,18 @@ TAGS = {"exercise", "solution"}
 SETUP = """\
 # Set-up: run this cell first.
 import importlib.util
+import sys
 
+if sys.version_info < ({python}):
+    raise RuntimeError("Python {oldest} or newer is needed. In Colab, choose Runtime, Change runtime type, Latest.")
 if importlib.util.find_spec("cnnlesson") is None:
     {install}
+
+from cnnlesson.runtime.versions import say_versions
+
+say_versions()
 """
-INSTALL = "%pip install --quiet --no-deps git+{repository}  # Colab already has all dependencies"
+INSTALL = "%pip install --quiet --no-deps git+{repository}  # Colab and Kaggle already have all dependencies"
 NO_REPOSITORY = """\
 raise ModuleNotFoundError(
         "The package cnnlesson is not installed. On your own machine, run `make lab` in the project folder: it "
@@ -47,7 +54,16 @@ def main() -> None:
 
 def repository() -> str:
     """The URL of the project's repository; empty if none is set."""
-    return tomllib.loads((NOTEBOOKS.parent / "pyproject.toml").read_text())["tool"]["cnnlesson"]["repository"]
+    return pyproject()["tool"]["cnnlesson"]["repository"]
+
+
+def oldest_python() -> str:
+    """Such as "3.11"."""
+    return pyproject()["project"]["requires-python"].removeprefix(">=")
+
+
+def pyproject() -> dict:
+    return tomllib.loads((NOTEBOOKS.parent / "pyproject.toml").read_text(encoding="utf-8"))
 
 
 def build_all(sources: Path, repository: str) -> dict[str, str]:
@@ -122,7 +138,9 @@ def finish(name: str, cells: list[NotebookNode], path: str, titles: dict[str, st
     first, *rest = cells
     heading, _, text = first.source.partition("\n")
     opening = "\n\n".join(part for part in (heading, badge(path, repository), links, text.strip()) if part)
-    setup = SETUP.format(install=INSTALL.format(repository=repository) if repository else NO_REPOSITORY)
+    oldest = oldest_python()
+    install = INSTALL.format(repository=repository) if repository else NO_REPOSITORY
+    setup = SETUP.format(oldest=oldest, python=oldest.replace(".", ", "), install=install)
     contents = [("markdown", opening, {}), ("code", setup.rstrip(), {})]
     contents += [
         (cell.cell_type, cell.source, {"tags": cell.metadata.tags} if "tags" in cell.metadata else {}) for cell in rest

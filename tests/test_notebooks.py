@@ -106,6 +106,19 @@ def test_without_a_repository_url_the_set_up_cell_explains_how_to_set_it(tmp_pat
     assert "[tool.cnnlesson] repository" in setup
 
 
+def test_the_set_up_cell_reports_what_is_too_old(tmp_path, monkeypatch, capsys):
+    _, setup, *_ = cells(build.build_all(lesson(tmp_path, LESSON), repository="")["01_lesson.ipynb"])
+    exec(setup, {})
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr("cnnlesson.runtime.versions.version", lambda name: "0.1")
+    exec(setup, {})
+    assert "torch>=2.9 (0.1 is installed)" in capsys.readouterr().out
+    with monkeypatch.context() as old:
+        old.setattr(sys, "version_info", (3, 10, 12, "final", 0))
+        with pytest.raises(RuntimeError, match=r"^Python 3\.11 or newer is needed\. In Colab, choose .*$"):
+            exec(setup, {})
+
+
 @pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 def test_every_exercise_has_difficulty_minutes_hints_and_check(source):
     sources = [cell.source for cell in jupytext.read(source, fmt="py:percent").cells]
