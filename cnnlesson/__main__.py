@@ -26,6 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0: done; 1: every trial, or a check of selftest, failed; 2: input that cannot be used; 130: stopped by Ctrl-C.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")  # a terminal's code page may lack a character such as ×
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parse(arguments)
     options.typed = shlex.join(["python", "-m", "cnnlesson", *arguments])
