@@ -11,19 +11,30 @@ import torch.nn.functional as F
 from torch import nn
 
 from cnnlesson.checks import verdict
-from cnnlesson.checks.transplant import LOGITS_MISTAKES, as_module, copy_weights, near, need_logits, need_same_output
-from cnnlesson.checks.verdict import Wrong, exercise, expect, filled_in, reject, same_integer
+from cnnlesson.checks.transplant import (
+    LOGITS_MISTAKES,
+    Step,
+    as_module,
+    copy_weights,
+    near,
+    need_logits,
+    need_same_output,
+    trace_layers,
+)
+from cnnlesson.checks.verdict import Wrong, exercise, expect, filled_in, plain, reject, same_integer
 from cnnlesson.models import AlexNet
 from cnnlesson.reference.audit import SLIDE, audit_slide
 
 progress = partial(verdict.progress, __name__)
+
+OWN_VERSIONS = {"conv_output_size": lambda size, kernel, stride, padding: (size + 2 * padding - kernel) // stride + 1}
 
 
 @exercise
 def conv_output_size(answer: Callable) -> None:
     """(size, kernel, stride, padding) -> the height and width of a convolution's output, an int."""
     # AlexNet's layers, and some that tell apart mistakes in rounding, stride and padding.
-    cases = [(227, 11, 4, 2), (27, 5, 1, 2), (13, 3, 1, 1), (56, 3, 2, 0), (7, 3, 2, 1), (8, 3, 2, 0), (32, 3, 4, 0)]
+    cases = [(227, 11, 4, 2), (27, 5, 1, 2), (13, 3, 1, 1), (56, 3, 4, 0), (7, 3, 2, 1), (8, 3, 4, 0), (10, 3, 4, 0)]
     size, kernel, stride, padding = np.array(cases).T
     room = size + 2 * padding - kernel
     right = room // stride + 1
@@ -52,7 +63,7 @@ def conv_cost(answer: Callable) -> None:
     weights = filters * in_channels * kernel**2
     parameters = weights + filters
     multiply_adds = weights * positions
-    results = [answer(*case) for case in cases]
+    results = [plain(answer(*case)) for case in cases]
     if any(not isinstance(result, tuple | list) or len(result) != 3 for result in results):
         raise Wrong("It must return three numbers: return memory_kb, parameters, multiply_adds")
     memories, counts, products = zip(*results, strict=True)
@@ -182,6 +193,26 @@ def StudentAlexNet(answer: Callable) -> None:  # noqa: N802, named as the answer
         theirs.train()
         if near(theirs(images), theirs(images)):
             raise Wrong("In training mode two passes are equal: dropout before fc6 and fc7 is missing.")
+        _need_dropout(theirs, images)
+
+
+def _need_dropout(model: nn.Module, images: torch.Tensor) -> None:
+    """Raise `Wrong` unless half of the inputs of fc6 and fc7 are dropped in training mode, and nothing else is."""
+
+    def inputs(mode: bool) -> list[Step]:
+        return [step for step in trace_layers(model.train(mode), images).steps if isinstance(step.layer, nn.Linear)]
+
+    before = inputs(False)[0].input.flatten(1)  # the maps, which no dropout has changed
+    for name, strength, step in zip(("fc6", "fc7", "fc8"), (0.5, 0.5, 0), inputs(True), strict=True):
+        given = step.input.flatten(1)
+        kept, passed_on = given != 0, before != 0
+        dropped = 1 - float(kept[passed_on].float().mean())
+        if abs(dropped - strength) > 0.1:
+            expected = f"{strength:.0%}" if strength else "none"
+            raise Wrong(f"In training mode {dropped:.0%} of the inputs of {name} are dropped, not {expected}.")
+        if not near(given[kept], before[kept] / (1 - strength)):
+            raise Wrong(f"In training mode the inputs of {name} change more than by dropout: is there another one?")
+        before = F.relu(step.layer(given))
 
 
 def _alexnet(net: AlexNet, x: torch.Tensor, conv_relu=F.relu, fc_relu=F.relu, pool=F.max_pool2d) -> torch.Tensor:

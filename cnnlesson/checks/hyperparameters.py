@@ -27,9 +27,14 @@ from cnnlesson.data import ImageSet
 from cnnlesson.experiments.trial import MOMENTUM
 from cnnlesson.results import best_point
 from cnnlesson.runtime.device import find_device
-from cnnlesson.training import Epoch
+from cnnlesson.training import Epoch, evaluate, train_one_epoch
 
 progress = partial(verdict.progress, __name__)
+
+OWN_VERSIONS = {
+    "student_train_one_epoch": lambda *arguments: train_one_epoch(*arguments).loss,
+    "student_evaluate": lambda *arguments: evaluate(*arguments)[:2],
+}
 
 POINT = ["lr", "batch_size", "weight_decay"]
 
@@ -44,6 +49,10 @@ class _EverySecond(nn.Module):
         return x * (2 * (torch.arange(x.shape[1], device=x.device) % 2)) if self.training else x
 
 
+class _ListOfBatches(list):
+    """With the attribute `device`, as `Batches` have it."""
+
+
 class _Watched:
     """A small network with batch norm and dropout, its batches and optimizer, and a record of what happens to them."""
 
@@ -52,10 +61,11 @@ class _Watched:
         torch.manual_seed(seed)
         layers = [nn.Flatten(), nn.Linear(12, 8), nn.BatchNorm1d(8), nn.ReLU(), _EverySecond(), nn.Linear(8, 3)]
         self.model = nn.Sequential(*layers).to(device)
-        self.batches = [
+        self.batches = _ListOfBatches(
             (2 * torch.randn(size, 3, 2, 2, device=device) + 1, torch.randint(3, (size,), device=device))
             for size in sizes
-        ]
+        )
+        self.batches.device = device
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.2, momentum=0.9)
         self.passes = []  # (was the network in training mode?, were gradients recorded?)
         self.backwards = []
@@ -255,9 +265,11 @@ class _Trial:
     """A call of `run` with small stand-ins as its arguments, and a record of what it does with them."""
 
     def __init__(self, checkpoint: Path, **changed):
-        # Each image is a single grey, recognisable at any size: training images are dark, validation images light.
+        # Each image is a single grey, recognisable at any size: training images are dark, validation images light. The
+        # left half of a training image is lighter by 30, so that a flip shows.
         greys = 5 * torch.arange(NUM_TRAIN), 156 + torch.arange(NUM_VAL) % 100
         images = [grey.to(torch.uint8).view(-1, 1, 1, 1).repeat(1, 3, 6, 6) for grey in greys]
+        images[0][..., :3] += 30
         train_set, val_set = (ImageSet(one, torch.arange(len(one)) % 3, ("a", "b", "c")) for one in images)
         values = (0.05, 4, 0.01, train_set, val_set, self._build_model, 8, 2, 11, checkpoint)
         self.arguments = dict(zip(ARGUMENTS, values, strict=True)) | changed
@@ -266,7 +278,7 @@ class _Trial:
         self.trained_model = None
         # The greys of the images, in their order: below 0 and all different in train_set, above 0 in val_set.
         self.trained, self.evaluated = [], []
-        self.has_other_images = False
+        self.has_other_images = self.has_flips = False
         self.batch_sizes = set()  # in training mode
         self.pixels = set()
         self.trained_by_first = 0  # number of images trained on when the first epoch was yielded
@@ -285,7 +297,10 @@ class _Trial:
         if module in self.models:
             images = inputs[0].detach().float()  # (N, 3, S, S)
             greys = [round(grey, 2) for grey in images.mean(dim=(1, 2, 3)).tolist()]
-            self.has_other_images |= bool(images.std(dim=(2, 3)).max() > 1e-3)
+            contrasts = images[..., 0] - images[..., -1]  # (N, 3, S)
+            is_light = images.mean(dim=(1, 2, 3)) > 0
+            self.has_other_images |= bool(contrasts[is_light].any() or images.std(dim=2).max() > 1e-3)
+            self.has_flips |= bool((contrasts[~is_light] <= 0).any())
             self.pixels.add(images.shape[-1])
             if module.training:
                 self.trained_model = module
@@ -339,13 +354,13 @@ def run(answer: Callable) -> None:
 
 
 def _check_parameters(answer: Callable) -> None:
-    """The search passes every argument by name, and a checkpoint only to a parameter of this name."""
+    """The search passes every argument by name."""
     if not callable(answer) or isinstance(answer, nn.Module):
         raise Wrong(f"run must be a function: {SIGNATURE}")
     parameters = signature(answer).parameters
     takes_any = any(one.kind is Parameter.VAR_KEYWORD for one in parameters.values())
-    for name in ("checkpoint",) if takes_any else ARGUMENTS:
-        if name not in parameters:
+    for name in ARGUMENTS:
+        if name not in parameters and not takes_any:
             raise Wrong(f"The parameter {name} is missing. The search passes every argument by name: {SIGNATURE}")
     for name, one in parameters.items():
         is_variadic = one.kind in (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
@@ -361,6 +376,8 @@ def _check_images(trial: _Trial) -> None:
         raise Wrong("It yields nothing.")
     if trial.has_other_images:
         raise Wrong("The network gets images of neither train_set nor val_set: use these arguments, not other images.")
+    if trial.has_flips:
+        raise Wrong("The training images are flipped: make the Batches without augment, as all trials of the lesson.")
     if not trial.trained:
         raise Wrong("The network from build_model() is never trained: do you pass another one to train?")
     if max(trial.trained) > 0:
@@ -370,6 +387,9 @@ def _check_images(trial: _Trial) -> None:
         raise Wrong(f"Called with batch_size={expected}, it trains on batches of {largest}: batch_size is not used.")
     if max(trial.evaluated, default=0) <= 0:
         raise Wrong("It is not evaluated on val_set: are the validation batches made from the training images?")
+    evaluated = len(trial.evaluated) / len(trial.epochs)
+    if evaluated < NUM_VAL:
+        raise Wrong(f"It is evaluated on {evaluated:.0f} of the {NUM_VAL} images of val_set: use all of them.")
     expected = trial.arguments["image_size"]
     for found in trial.pixels - {expected}:
         hint = "pass image_size to both Batches"
@@ -394,6 +414,11 @@ def _check_optimizer(trial: _Trial) -> None:
         expected, used = trial.arguments[name], settings[name]
         if not _close(used, expected):
             raise Wrong(f"Called with {name}={expected:g}, its optimizer has {name}={used:g}: {name} is not used.")
+    if len({settings["lr"] for _, settings in trial.steps}) > 1:
+        raise Wrong("The learning rate changes during the training: use no scheduler, so that it is that of the point.")
+    for name in ("nesterov", "dampening", "maximize"):
+        if settings[name]:
+            raise Wrong(f"The optimizer has {name}={settings[name]}: use plain SGD with momentum {MOMENTUM}.")
 
 
 def _check_epochs(trial: _Trial) -> None:
@@ -464,13 +489,17 @@ def package_pick_best(results: pd.DataFrame) -> tuple[float, int, float]:
     return tuple(best[name] for name in POINT)
 
 
-def _trials(*trials: tuple) -> pd.DataFrame:
-    """A table of trials: each a point, then per epoch the training, validation and test accuracy and diverged."""
+def _trials(*trials: tuple, failed: int) -> pd.DataFrame:
+    """A table of trials: each a point, then per epoch the training, validation and test accuracy and diverged.
+
+    The trial at the place `failed` has failed.
+    """
     rows = [(*point, number, *epoch) for point, *epochs in trials for number, epoch in enumerate(epochs, start=1)]
     columns = [*POINT, "epoch", "train_accuracy", "val_accuracy", "test_accuracy", "diverged"]
     table = pd.DataFrame(rows, columns=columns)
     has_diverged = table.groupby(POINT)["diverged"].transform("any")
-    return table.assign(state=np.where(has_diverged, "diverged", "completed"))
+    has_failed = (table[POINT] == trials[failed][0]).all(axis=1)
+    return table.assign(state=np.select([has_diverged, has_failed], ["diverged", "failed"], "completed"))
 
 
 TABLES = (
@@ -482,24 +511,28 @@ TABLES = (
         ((0.001, 32, 5e-4), (0.45, 0.66, 0.42, False), (0.70, 0.50, 0.52, False)),
         ((0.001, 64, 5e-4), (0.42, 0.40, 0.43, False), (0.90, 0.45, 0.44, False)),
         ((0.0001, 16, 5e-4), (0.20, 0.22, 0.30, False), (0.33, 0.35, 0.62, False)),
+        ((0.0001, 64, 5e-4), (0.20, 0.25, 0.20, False), (0.50, 0.60, 0.50, False)),
         ((0.0001, 32, 5e-4), (0.10, 0.11, 0.10, False), (0.12, 0.12, 0.12, False)),
+        failed=6,
     ),
     # Other decays, the best one neither first nor last, and a diverged trial without an accuracy.
     _trials(
         ((0.01, 32, 0.0), (0.50, 0.52, 0.50, False), (0.95, 0.60, 0.66, False)),
         ((0.01, 32, 0.05), (0.48, 0.50, 0.51, False), (0.70, 0.68, 0.61, False)),
         ((0.01, 32, 0.5), (0.30, 0.72, 0.30, False), (0.31, 0.33, 0.30, False)),
+        ((0.01, 16, 0.05), (0.20, 0.30, 0.20, False), (0.20, 0.70, 0.20, False)),
         ((1.0, 16, 0.05), (0.20, 0.80, 0.20, False), (0.20, 0.85, 0.20, True)),
         ((1.0, 32, 0.05), (0.20, 0.20, 0.20, False), (math.nan, math.nan, math.nan, True)),
+        failed=3,
     ),
 )
 
 
 def _mistaken_choices(table: pd.DataFrame) -> dict[str, tuple]:
     """The points that mistakes choose, by message."""
-    last, finite = table.groupby(POINT).tail(1), table[~table["diverged"]]
-    ended = last[~last["diverged"]]  # the rows to choose from
+    last, finite = table.groupby(POINT).tail(1), table[~table["diverged"] & (table["state"] != "failed")]
     completed = table[table["state"] == "completed"]
+    ended = completed.groupby(POINT).tail(1)  # the rows to choose from
 
     def best(rows: pd.DataFrame, column: str = "val_accuracy") -> pd.DataFrame:
         return rows.nlargest(1, column)
@@ -509,6 +542,7 @@ def _mistaken_choices(table: pd.DataFrame) -> dict[str, tuple]:
         "It chooses by the training accuracy, which memorising the images can raise.": best(ended, "train_accuracy"),
         "It takes the best epoch of any trial: a trial counts by its last epoch.": best(completed),
         "It considers a trial that diverged: see the column state.": best(last),
+        "It considers a trial that failed: see the column state.": best(last[~last["diverged"]]),
         "It considers earlier epochs of a trial that diverged: all of its rows must go.": best(finite),
         "It takes the smallest validation accuracy: take the largest.": ended.nsmallest(1, "val_accuracy"),
         "It takes the first row of the table: do you sort it, and use the sorted one?": table.head(1),

@@ -32,7 +32,7 @@ Outcomes = Generator[tuple[dict, Epoch | TrialError | None], None, None]
 
 
 def epochs_of(run: Callable, point: Mapping[str, float], checkpoint: str | os.PathLike) -> Generator[Epoch, None, None]:
-    """The epochs of one trial, `run(**point)`, called with `checkpoint` too if that is one of its parameters.
+    """The epochs of one trial, `run(**point)`, called with `checkpoint` too if `run` takes it.
 
     Raises:
         TrialError: `run` has raised, or has yielded something else.
@@ -40,7 +40,8 @@ def epochs_of(run: Callable, point: Mapping[str, float], checkpoint: str | os.Pa
     """
     num_epochs = 0
     try:
-        takes_checkpoint = "checkpoint" in inspect.signature(run).parameters
+        parameters = inspect.signature(run).parameters
+        takes_checkpoint = "checkpoint" in parameters or any(one.kind is one.VAR_KEYWORD for one in parameters.values())
         for epoch in run(**point, checkpoint=checkpoint) if takes_checkpoint else run(**point):
             if not isinstance(epoch, Epoch):
                 raise TypeError(f"run must yield each Epoch, as train does, but it yields a {type(epoch).__name__}")

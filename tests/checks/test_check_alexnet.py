@@ -3,11 +3,13 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cnnlesson import models
 from cnnlesson.checks import alexnet as check
 from cnnlesson.reference.audit import SLIDE
 
@@ -70,6 +72,39 @@ class InAnotherOrder(nn.Module):
         return self.out(x)
 
 
+class Lazy(nn.Module):
+    """AlexNet by a student who lets torch find the numbers of inputs."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        relu, pool = nn.ReLU, nn.MaxPool2d(3, 2)
+        self.features = nn.Sequential(
+            *(nn.LazyConv2d(64, 11, 4, 2), relu(), pool, nn.LazyConv2d(192, 5, padding=2), relu(), pool),
+            *(nn.LazyConv2d(384, 3, padding=1), relu(), nn.LazyConv2d(256, 3, padding=1), relu()),
+            *(nn.LazyConv2d(256, 3, padding=1), relu(), pool, nn.Flatten()),
+        )
+        self.fc6, self.fc7, self.fc8 = nn.LazyLinear(4096), nn.LazyLinear(4096), nn.LazyLinear(num_classes)
+
+    def forward(self, images):
+        x = self.fc6(F.dropout(self.features(images), training=self.training)).relu()
+        return self.fc8(self.fc7(F.dropout(x, training=self.training)).relu())
+
+
+class InAListWithAddModule(nn.Module):
+    """The layers are in a list, which hides them, but each is registered too."""
+
+    def __init__(self, num_classes):
+        super().__init__()
+        self.steps = list(make_alexnet()(num_classes).layers)
+        for number, step in enumerate(self.steps):
+            self.add_module(f"step{number}", step)
+
+    def forward(self, x):
+        for step in self.steps:
+            x = step(x)
+        return x
+
+
 def out_size_by_counting(size, kernel, stride, padding):
     places, left = 0, -padding
     while left + kernel <= size + padding:
@@ -112,20 +147,28 @@ def endless(num_classes):
 RIGHT = {
     "conv_output_size": [
         out_size_by_counting,
+        lambda *case: torch.tensor(out_size_by_counting(*case)),
+        lambda *case: np.array(out_size_by_counting(*case)),
         lambda size, kernel, stride, padding: int((size - kernel + 2 * padding) / stride) + 1,
         lambda size, kernel, stride, padding: math.floor((size - kernel + 2 * padding + stride) / stride),
     ],
     "conv_cost": [
         lambda *case: list(cost()(*case)),
+        lambda *case: torch.tensor(cost()(*case), dtype=torch.float64),
+        lambda *case: tuple(map(np.array, cost()(*case))),
         lambda c, s, f, k, st, p: (
             nn.Conv2d(c, f, k, st, p)(torch.zeros(1, c, s, s)).numel() * 4 / 1024,
             f * (c * k * k + 1),
             f * c * k**2 * out_size_by_counting(s, k, st, p) ** 2,
         ),
     ],
-    "missing_rows": [rows(), rows(fc6=[16.0, 37753, 38], fc8=(3.9, 4097.0, 4.1))],
+    "missing_rows": [
+        rows(),
+        {name: np.array(row) for name, row in rows().items()},
+        rows(fc6=[16.0, 37753, 38], fc8=(3.9, 4097.0, 4.1)),
+    ],
     "erratum": [("conv4", "flop"), ["conv4 ", "Flop"]],
-    "StudentAlexNet": [make_alexnet(), InAnotherOrder],
+    "StudentAlexNet": [make_alexnet(), InAnotherOrder, Lazy, InAListWithAddModule],
     "grouped_parameters": [
         lambda c, f, k, g: g * ((f // g) * (c // g) * k * k + f // g),
         lambda c, f, k, g: sum(p.numel() for p in nn.Conv2d(c, f, k, groups=g).parameters()),
@@ -136,6 +179,8 @@ RIGHT = {
 # (wrong answer, the mistake that the message must name)
 WRONG = {
     "conv_output_size": [
+        (lambda size, k, st, p: round((size - k + 2 * p) / st) + 1, "nearest integer"),
+        (lambda size, k, st, p: round((size - k + 2 * p) / st + 1), "nearest integer"),
         (lambda s, k, st, p: -(-(s + 2 * p - k) // st) + 1, "rounds up"),
         (lambda s, k, st, p: 1 + (s + 2 * p - k) / st, "does not round"),
         (lambda s, k, st, p: float(out_size_by_counting(s, k, st, p)), "float"),
@@ -200,6 +245,11 @@ WRONG = {
         (make_alexnet(relu=nn.Identity, fc_relu=nn.Identity), "no ReLU at all"),
         (make_alexnet(pool=lambda: nn.AvgPool2d(3, 2)), "average pooling"),
         (make_alexnet(dropout=0), "dropout before fc6 and fc7 is missing"),
+        (make_alexnet(dropout=0.2), "20% of the inputs of fc6 are dropped, not 50%"),
+        (make_alexnet(dropout=0, extra=(nn.Dropout(0.5),)), "0% of the inputs of fc6 are dropped, not 50%"),
+        (make_alexnet(fc_relu=lambda: nn.Sequential(nn.ReLU(), nn.Dropout(0.5))), "of the inputs of fc7 are dropped"),
+        (make_alexnet(relu=lambda: nn.Sequential(nn.ReLU(), nn.Dropout(0.1))), "of fc6 change more than by dropout"),
+        (lambda num_classes: models.AlexNet(num_classes, 0.5), "the package's own AlexNet"),
         (make_alexnet(classes=1000), "num_classes"),
         (make_alexnet(bias=False), "number of parameters"),
         (make_alexnet(padding=0, pool=lambda: nn.MaxPool2d(2, 2)), "should not have padding (0, 0)"),

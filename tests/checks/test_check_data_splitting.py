@@ -422,3 +422,23 @@ def test_the_check_restores_the_random_states(order):
     check.split_indices(split(order))
     assert torch.equal(torch.get_rng_state(), before[0])
     assert np.random.get_state()[1].tolist() == before[1] and random.getstate() == before[2]
+
+
+def test_a_right_stratified_split_is_never_wrong_by_chance():
+    """A class of ten images has eight in the first part: those are neighbours in one of 22 shuffles."""
+
+    def shuffled_by(offset):
+        def answer(labels, fractions, seed):
+            generator = torch.Generator().manual_seed(seed + offset)
+            parts = [[] for _ in fractions]
+            for label in labels.unique():
+                places = (labels == label).nonzero()[:, 0]
+                places = places[torch.randperm(len(places), generator=generator)]
+                ends = [round(sum(fractions[:number]) * len(places)) for number in range(1, len(fractions))]
+                for part, chunk in zip(parts, places.tensor_split(ends), strict=True):
+                    part.append(chunk)
+            return [torch.cat(part) for part in parts]
+
+        return answer
+
+    assert all(check.stratified_split(shuffled_by(1000 * number)).right for number in range(60))

@@ -7,6 +7,7 @@ from inspect import signature
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -250,6 +251,28 @@ def trial_with_a_loop(parts=("model", "optimizer", "order"), all_epochs=True, se
     return answer
 
 
+def sgd_with(**options):
+    return lambda weights, given: torch.optim.SGD(
+        weights, lr=given.lr, weight_decay=given.weight_decay, **{"momentum": 0.9} | options
+    )
+
+
+@as_run
+def trial_with_flips(**given):
+    yield from package_run(**given, augment=True)
+
+
+@as_run
+def trial_with_a_schedule(lr, batch_size, weight_decay, train_set, val_set, build_model, **given):
+    torch.manual_seed(given["seed"])
+    network = build_model()
+    batches = Batches(train_set, batch_size, given["image_size"], seed=given["seed"])
+    optimizer = torch.optim.SGD(network.parameters(), lr=lr, momentum=0.9, weight_decay=weight_decay)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 100)
+    val_batches = Batches(val_set, 300, given["image_size"])
+    yield from train(network, batches, val_batches, optimizer, given["epochs"], scheduler, given["checkpoint"])
+
+
 def trial_with_the_rest_in_a_dict(lr, batch_size, weight_decay, checkpoint, **others):
     yield from package_run(lr, batch_size, weight_decay, checkpoint=checkpoint, **others)
 
@@ -398,7 +421,8 @@ def point(row):
 
 
 def best_by_sorting(results):
-    table = results[(results.epoch == results.epoch.max()) & ~results.diverged].sort_values("val_accuracy")
+    is_last = results.epoch == results.epoch.max()
+    table = results[is_last & (results.state == "completed")].sort_values("val_accuracy")
     return tuple(table.iloc[-1][POINT])
 
 
@@ -410,7 +434,7 @@ def best_of_completed(results):
 def best_by_a_loop(results):
     best, best_accuracy = None, -1
     for (lr, batch_size, decay), rows in results.groupby(POINT):
-        if not rows["diverged"].any() and rows["val_accuracy"].iloc[-1] > best_accuracy:
+        if set(rows["state"]) == {"completed"} and rows["val_accuracy"].iloc[-1] > best_accuracy:
             best, best_accuracy = [lr, batch_size, decay], rows["val_accuracy"].iloc[-1]
     return best
 
@@ -432,8 +456,8 @@ RIGHT = {
         evaluating(result=lambda loss, accuracy: [loss, accuracy]),
     ],
     "run": [
-        package_run,
         trial(),
+        trial_with_all_in_a_dict,
         trial(keep=lambda checkpoint: {"checkpoint": str(checkpoint)}),
         trial(val_batch_size=lambda given: 7),
         trial(val_batch_size=lambda given: len(given.val_set)),
@@ -442,9 +466,14 @@ RIGHT = {
         trial_with_keywords_only,
         TrialObject(),
         partial(trial_with_a_momentum, momentum=0.9),
-        partial(package_run, augment=False, device=None),
+        partial(trial_with_all_in_a_dict, augment=False, device=None),
     ],
-    "pick_best": [best_by_sorting, best_by_a_loop, best_of_completed, check.package_pick_best],
+    "pick_best": [
+        best_by_sorting,
+        best_by_a_loop,
+        best_of_completed,
+        lambda results: np.array(best_by_a_loop(results)),
+    ],
     "conclusions": [answers(), answers(a=" Learned worse", b=16.0, g="Validation")],
 }
 
@@ -514,7 +543,16 @@ WRONG = {
         # The signature.
         *[(trial_without(name), f"{name} is missing") for name in check.ARGUMENTS],
         (trial_with_short_names, "batch_size is missing"),
-        (trial_with_all_in_a_dict, "checkpoint is missing"),
+        (package_run, "the package's own"),
+        (partial(package_run, device=None), "the package's own"),
+        (trial_with_flips, "images are flipped"),
+        (trial(optimizer=sgd_with(nesterov=True)), "nesterov=True"),
+        (trial(optimizer=sgd_with(dampening=0.5)), "dampening=0.5"),
+        (trial_with_a_schedule, "learning rate changes"),
+        (
+            trial(evaluate_on=lambda given: given.val_set[torch.arange(100)], val_batch_size=lambda given: 50),
+            "100 of the 300 images of val_set",
+        ),
         (trial_with_a_momentum, "passes no argument momentum"),
         (nn.Identity(), "must be a function"),
         ([1, 2], "must be a function"),
@@ -626,6 +664,8 @@ WRONG = {
         (trial_with_a_loop(saved_as="weights"), 'no weights under "model"'),
     ],
     "pick_best": [
+        (check.package_pick_best, "the package's own"),
+        (lambda results: point(last(results)[~last(results).diverged].nlargest(1, "val_accuracy").iloc[0]), "failed"),
         (lambda results: point(last(results[~results.diverged]).nlargest(1, "test_accuracy").iloc[0]), "test accuracy"),
         (lambda results: point(results.nlargest(1, "test_accuracy").iloc[0]), "test accuracy"),
         (lambda results: point(last(results).nlargest(1, "train_accuracy").iloc[0]), "training accuracy"),

@@ -5,6 +5,7 @@ import math
 
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import nn
 from torchvision.models import resnet as trusted
 
@@ -443,10 +444,10 @@ RIGHT = {
         by_loading,
         lambda plain: insert_identity_blocks(plain, 1, torch.randn(64, 3, 32, 32)),
     ],
-    "StudentBasicBlock": [basic(), TorchvisionBlock, models.BasicBlock],
+    "StudentBasicBlock": [basic(), TorchvisionBlock],
     "StudentBottleneck": [bottleneck(), ShortcutFirst],
     "make_stage": [stage_by_hand, right_stage],
-    "StudentResNet18": [network(), models.resnet18, network(make_stage=models.resnet.make_stage)],
+    "StudentResNet18": [network(), torchvision.models.resnet18, network(make_stage=models.resnet.make_stage)],
 }
 
 # (wrong answer, the mistake that the message must name)
@@ -499,6 +500,8 @@ WRONG = {
         (inserted(after=lambda deeper: deeper.state_dict()), "must return a network"),
     ],
     "StudentBasicBlock": [
+        (models.BasicBlock, "the package's own"),
+        (lambda *arguments: models.BasicBlock(*arguments), "the package's own BasicBlock"),
         *((basic(**options), mistake) for options, mistake in BLOCK_MISTAKES),
         (basic(projection_kernel=3), "3×3, 3×3, 3×3"),
         (basic(strides=lambda s: [1, s]), "wrong convolution"),
@@ -545,6 +548,7 @@ WRONG = {
         (lambda *arguments: None, "return"),
     ],
     "StudentResNet18": [
+        (models.resnet18, "the package's own"),
         (network(pool=nn.Identity), "max pool is missing"),
         (network(pool=lambda: nn.MaxPool2d(3, 2)), "max pool's kernel, stride and padding"),
         (network(pool=lambda: nn.MaxPool2d(2, 2)), "max pool has another kernel"),
@@ -578,8 +582,8 @@ WRONG = {
         (network(make_block=basic(bias=True)), "has a bias"),
         (network(make_stage=lambda *arguments: [right_stage(*arguments)]), "TypeError"),
         (ListOfStages, "self.stages keeps layers in a list"),
-        (lambda num_classes: models.resnet34(num_classes), "how many do four stages of two blocks have"),
-        (lambda num_classes: models.resnet18(num_classes, small_images=True), "is 3×3 with stride 1"),
+        (lambda num_classes: models.resnet34(num_classes), "the package's own ResNet"),
+        (lambda num_classes: models.resnet18(num_classes, small_images=True), "the package's own ResNet"),
         (lambda num_classes: num_classes, "nn.Module"),
     ],
 }

@@ -40,3 +40,23 @@ def test_every_exercise_has_two_right_and_eight_wrong_answers(lesson):
     assert list(lesson.RIGHT) == list(lesson.WRONG)
     assert all(len(answers) >= 2 for answers in lesson.RIGHT.values())
     assert all(len(answers) >= 8 for answers in lesson.WRONG.values())
+
+
+class AlwaysEqual:
+    """An object that is equal to everything, and a number in each sense that Python knows."""
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other):
+        return True
+
+    def __float__(self):
+        return 1.0
+
+    __int__ = __index__ = lambda self: 1
+
+
+@pytest.mark.parametrize("answer", [AlwaysEqual(), lambda *arguments, **named: AlwaysEqual()])
+@pytest.mark.parametrize(("lesson", "exercise"), [(lesson, name) for lesson in LESSONS for name in lesson.RIGHT])
+def test_an_object_that_equals_everything_is_not_right(lesson, exercise, answer):
+    assert not getattr(lesson.check, exercise)(answer).right

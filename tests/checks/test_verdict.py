@@ -77,6 +77,7 @@ def test_the_stop_button_still_stops(check):
         check(interrupted)
 
 
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system cannot interrupt an answer")
 @pytest.mark.parametrize("swallows", [False, True])
 def test_an_answer_that_never_returns_is_stopped_and_the_alarm_is_off_again(check, monkeypatch, swallows):
     monkeypatch.setattr(verdict, "SECONDS", 0.2)
@@ -181,3 +182,57 @@ def test_a_notebook_shows_the_verdict_once_as_a_panel_with_the_same_text():
     (output,) = notebook.cells[0].outputs
     assert "✘ initial_loss: not right yet" in output.data["text/html"]
     assert output.data["text/plain"].startswith("✘ initial_loss: not right yet. That is the probability")
+
+
+def test_torchs_own_not_implemented_error_is_not_a_missing_answer(check):
+    class Misspelt(torch.nn.Module):
+        def froward(self, x):
+            return 2 * x
+
+    verdict = check(lambda x: Misspelt()(x))
+    assert verdict.status == "wrong"
+    assert "is missing the required" in verdict.message
+
+
+def helper(x):
+    raise NotImplementedError
+
+
+def answer_that_calls_a_helper(x):
+    return helper(x)
+
+
+def test_an_answer_that_calls_another_exercise_uses_the_lessons_version_unless_the_students_is_right(
+    check, monkeypatch
+):
+    monkeypatch.setattr(sys.modules[__name__], "OWN_VERSIONS", {"helper": lambda x: x + x}, raising=False)
+    verdict._verdicts[__name__]["helper"] = None
+    assert check(answer_that_calls_a_helper).right
+    with pytest.raises(NotImplementedError):
+        helper(1)  # the student's is back
+    monkeypatch.setattr(sys.modules[__name__], "helper", lambda x: 3 * x)
+    verdict._verdicts[__name__]["helper"] = verdict.Verdict("helper", "right", "")
+    assert check(answer_that_calls_a_helper).message == "It triples."
+
+
+def test_what_the_student_has_switched_does_not_matter(check):
+    def needs_gradients(x):
+        weight = torch.ones(1, requires_grad=True)
+        (weight * x * 2).backward()
+        assert weight.dtype is torch.float32
+        return int(weight.grad)
+
+    torch.set_grad_enabled(False)
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert check(needs_gradients).right
+        assert not torch.is_grad_enabled() and torch.get_default_dtype() is torch.float64
+    finally:
+        torch.set_grad_enabled(True)
+        torch.set_default_dtype(torch.float32)
+
+
+@pytest.mark.parametrize("result", [torch.tensor, np.array, np.int64])
+def test_numbers_in_tensors_and_arrays_are_numbers(check, result):
+    assert check(lambda x: result(2 * x)).right
+    assert check(lambda x: result(3 * x)).message == "It triples."

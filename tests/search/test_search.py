@@ -187,7 +187,7 @@ def test_another_grid_keeps_what_is_finished(storage):
     GridSearch(run, GRID, storage).run()
     decays = {"lr": [0.1], "batch_size": [15], "weight_decay": [0, 0.0005, 0.05]}
     trained = []
-    results = GridSearch(lambda **point: trained.append(point) or run(**point, checkpoint=None), decays, storage).run()
+    results = GridSearch(lambda **point: trained.append(point) or run(**point), decays, storage).run()
     assert [point["weight_decay"] for point in trained] == [0, 0.05]
     assert states(results) == ["completed"] * 3
     assert states(GridSearch(None, GRID, storage).run()) == ["completed"] * 6
