@@ -472,7 +472,7 @@ alexnet_heat_map.set_title(f"AlexNet, epochs: {EPOCHS}; chance level: {1 / num_c
 show(alexnet_heat_map)
 
 # %% [markdown]
-# Hatched cells have diverged: the loss became infinite or not a number, and the trial ended there. A cell at chance
+# Hatched cells have diverged, failed or not ended: the loss became infinite or not a number, and the trial ended there. A cell at chance
 # level has not learned, for one of two reasons. Either the steps are too long, and have moved the weights to a region
 # without gradients; or they are too short, and the trial needs more of them. The curves tell the two apart: the first
 # kind is flat, the second still rises.
@@ -487,7 +487,8 @@ show(plot_trials(alexnet_grid))
 # accuracy, among the trials that completed. You cannot bend such a rule towards the result that you would like.
 #
 # This table looks like the result of a search, with one more column to tempt you. `diverged` marks the epoch whose loss
-# was not a finite number; `state` tells in each row how the trial ended:
+# was not a finite number; `state` tells in each row how the trial ended. A trial that failed, for example because the
+# GPU ran out of memory, may have a few epochs:
 
 # %%
 accuracies = ["train_accuracy", "val_accuracy", "test_accuracy"]
@@ -495,6 +496,7 @@ pd.DataFrame(
     [
         (0.1, 16, 0.0005, 1, 0.31, 0.70, 0.30, False, "diverged"),
         (0.1, 16, 0.0005, 2, 0.10, float("nan"), float("nan"), True, "diverged"),
+        (0.1, 64, 0.0005, 1, 0.35, 0.62, 0.31, False, "failed"),
         (0.001, 16, 0.0005, 1, 0.40, 0.41, 0.40, False, "completed"),
         (0.001, 16, 0.0005, 2, 0.60, 0.55, 0.54, False, "completed"),
         (0.001, 64, 0.0005, 1, 0.42, 0.60, 0.43, False, "completed"),
@@ -532,8 +534,7 @@ pick_verdict = check.pick_best(pick_best)
 # %%
 def choose(results):
     """The best point, by your `pick_best` if it is right, else by the package's."""
-    with_results = results[results["state"] != "failed"]
-    lr, batch_size, weight_decay = (pick_best if pick_verdict.right else check.package_pick_best)(with_results)
+    lr, batch_size, weight_decay = (pick_best if pick_verdict.right else check.package_pick_best)(results)
     return {"lr": float(lr), "batch_size": int(batch_size), "weight_decay": float(weight_decay)}
 
 
