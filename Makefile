@@ -5,11 +5,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 
-# Colab has Python 3.13. Use it if it is on the path or installed by pyenv, otherwise the Python above.
-COLAB := .venv-colab
-COLAB_PYTHON ?= $(shell for python in python3.13 $(HOME)/.pyenv/versions/3.13*/bin/python $(PYTHON); do \
-	$$python --version > /dev/null 2>&1 && echo $$python && break; done)
-COLAB_INSTALLED := $(COLAB)/installed
+# `make test-HOST` installs tests/hosts/HOST.txt in .venv-HOST, runs all notebooks there as on this host, and then some
+# tests. It uses the first of the host's Pythons that is on the path or installed by pyenv, otherwise the Python above.
+HOSTS := colab kaggle newest
+PYTHONS_colab := 3.13
+PYTHONS_kaggle := 3.12
+PYTHONS_newest := 3.14 3.13 3.12
+TESTS_colab := tests/widgets
+TESTS_kaggle := tests
+TESTS_newest := tests
+HOST_PYTHON = $(shell for version in $(PYTHONS_$*); do \
+	for python in python$$version $(HOME)/.pyenv/versions/$$version.*/bin/python; do \
+	$$python --version > /dev/null 2>&1 && echo $$python && exit; done; done; echo $(PYTHON))
 
 # What the benchmarks compare with, and Ray, have environments of their own.
 BENCH := .venv-bench
@@ -20,9 +27,9 @@ RAY_INSTALLED := $(RAY)/installed
 
 # CPU=1 installs PyTorch without CUDA, from PyTorch's own index. The other requirements are the same.
 CPU ?=
-TORCH := $(shell grep -E '^torch(vision)?==' requirements.txt)
 define install_torch
-	$(if $(CPU),$(1)/bin/pip install --quiet $(TORCH) --index-url https://download.pytorch.org/whl/cpu)
+	$(if $(CPU),$(1)/bin/pip install --quiet --upgrade $(shell grep -E '^torch(vision)?\b' $(2)) \
+		--index-url https://download.pytorch.org/whl/cpu)
 endef
 
 # Two tests at a time with one torch thread each are faster than one after the other with two.
@@ -32,7 +39,8 @@ NBVAL := $(PYTEST) --dist loadscope --quiet --nbval-lax --nbval-current-env --nb
 # With a browser, the solutions run in JupyterLab, where the test is as strict as nbval.
 CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
-.PHONY: help lesson test quick test-ray test-colab lab notebooks bench clean
+.PHONY: help lesson test quick test-ray $(HOSTS:%=test-%) lab notebooks bench clean
+.PHONY: .venv-newest/installed # what is newest may change at any time
 
 help:
 	@echo "make lesson      train AlexNet and ResNet over learning rates, batch sizes and weight decays, on small images"
@@ -42,6 +50,8 @@ help:
 	@echo "make quick       check style, notebooks and the tests of what you changed, in under a minute"
 	@echo "make test        check style and types, run all tests and notebooks; the notebooks in a browser if there is one"
 	@echo "make test-colab  run all notebooks with the versions of Google Colab, installed as Colab does"
+	@echo "make test-kaggle run all notebooks and tests with the versions of Kaggle"
+	@echo "make test-newest run all notebooks and tests with the newest version of everything"
 	@echo "make test-ray    test the search on Ray"
 	@echo "make bench       measure images per second; needs ARCHIVE=$(ARCHIVE)"
 	@echo "make clean       remove the virtual environments; data and results stay"
@@ -81,8 +91,8 @@ quick: $(INSTALLED)
 test-ray: $(RAY_INSTALLED)
 	$(RAY)/bin/python -m pytest -m ray tests/search/test_ray.py
 
-test-colab: $(INSTALLED) $(COLAB_INSTALLED)
-	$(BIN)/python tests/colab/run.py $(COLAB)/bin/python
+$(HOSTS:%=test-%): test-%: $(INSTALLED) .venv-%/installed
+	$(BIN)/python tests/hosts/run.py .venv-$*/bin/python $(TESTS_$*)
 
 lab: $(INSTALLED)
 	$(BIN)/jupyter lab notebooks/01_data_splitting.ipynb
@@ -96,33 +106,33 @@ bench: $(BENCH_INSTALLED)
 	$(BENCH)/bin/python benchmarks/throughput.py --archive $(ARCHIVE) --out results/throughput --torchvision $(BENCH)/vision
 
 $(INSTALLED): requirements.txt pyproject.toml
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || \
-		{ echo "Python 3.11, 3.12 or 3.13 is needed: make PYTHON=/path/to/python3.12 ..."; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || \
+		{ echo "Python 3.11 to 3.14 is needed: make PYTHON=/path/to/python3.12 ..."; exit 2; }
 	$(PYTHON) -m venv $(VENV)
-	$(call install_torch,$(VENV))
+	$(call install_torch,$(VENV),requirements.txt)
 	$(BIN)/pip install --quiet --requirement requirements.txt
 	$(BIN)/pip install --quiet --no-deps --editable .
 	@touch $@
 
 $(BENCH_INSTALLED): requirements.txt benchmarks/requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(BENCH)
-	$(call install_torch,$(BENCH))
+	$(call install_torch,$(BENCH),requirements.txt)
 	$(BENCH)/bin/pip install --quiet --requirement requirements.txt --requirement benchmarks/requirements.txt
 	$(BENCH)/bin/pip install --quiet --no-deps --editable .
 	@touch $@
 
 $(RAY_INSTALLED): requirements.txt pyproject.toml
 	$(PYTHON) -m venv $(RAY)
-	$(call install_torch,$(RAY))
+	$(call install_torch,$(RAY),requirements.txt)
 	$(RAY)/bin/pip install --quiet --requirement requirements.txt ray==2.60.0
 	$(RAY)/bin/pip install --quiet --no-deps --editable .
 	@touch $@
 
-$(COLAB_INSTALLED): tests/colab/requirements.txt
-	$(COLAB_PYTHON) -m venv $(COLAB)
-	$(call install_torch,$(COLAB))
-	$(COLAB)/bin/pip install --quiet --requirement tests/colab/requirements.txt
+$(HOSTS:%=.venv-%/installed): .venv-%/installed: tests/hosts/%.txt
+	$(HOST_PYTHON) -m venv .venv-$*
+	$(call install_torch,.venv-$*,$<)
+	.venv-$*/bin/pip install --quiet --upgrade --upgrade-strategy eager --requirement $<
 	@touch $@
 
 clean:
-	rm -rf $(VENV) $(COLAB) $(BENCH) $(RAY)
+	rm -rf $(VENV) $(HOSTS:%=.venv-%) $(BENCH) $(RAY)

@@ -1,15 +1,14 @@
-"""Run all notebooks as in Google Colab: with Colab's versions, and the package installed by the set-up cell.
+"""Run all notebooks as on a host such as Google Colab: with its versions, and the package installed by the set-up cell.
 
-    .venv/bin/python tests/colab/run.py .venv-colab/bin/python
+    .venv/bin/python tests/hosts/run.py .venv-colab/bin/python tests/widgets
 
 The set-up cells install from a git repository that this script creates from the current files, committed or not. The
-tests of the explorers and the live board run afterwards, with the same versions. The exit status is 1 if a notebook or
-one of these tests fails, or if the notebooks did not use the package that the set-up cell installed.
+tests in the folders that follow run afterwards, with the same versions. The exit status is 1 if a notebook or a test
+fails, or if the notebooks did not use the package that the set-up cell installed.
 """
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,7 @@ sys.path.insert(0, str(LESSON / "notebooks"))
 import build  # noqa: E402
 
 WORKERS = 2
-BROUGHT = ("cnnlesson",)  # what the set-up cell installs; Colab has everything else
+BROUGHT = ("cnnlesson",)  # what the set-up cell installs; the host has everything else
 SHOWN = ("torch", "torchvision", "numpy", "pandas", "matplotlib", "ipywidgets", "ipykernel", "ipython", "traitlets")
 
 VERSIONS = f"""
@@ -39,9 +38,9 @@ print(json.dumps([address, cnnlesson.__file__.startswith(sys.prefix)]))
 """
 
 
-def main(python: str) -> int:
+def main(python: str, *tests: str) -> int:
     python = os.path.abspath(python)  # do not resolve the link: it identifies the virtual environment
-    with tempfile.TemporaryDirectory(prefix="colab-") as folder:
+    with tempfile.TemporaryDirectory(prefix="host-") as folder:
         address = make_repository(Path(folder) / "lesson")
         notebooks = write_notebooks(Path(folder) / "notebooks", address)
 
@@ -55,11 +54,9 @@ def main(python: str) -> int:
         if not all(passed):
             return 1
 
-        if not run_widget_tests(python, Path(folder)):
-            return 1
         origin = json.loads(output_of(python, ORIGIN, folder))
         assert origin == [address, True], f"expected cnnlesson from {address}, got {origin}"
-        return 0
+        return int(not run_tests(python, tests))
 
 
 def make_repository(folder: Path) -> str:
@@ -107,13 +104,11 @@ def run(python: str, notebook: Path) -> bool:
     return passed
 
 
-def run_widget_tests(python: str, folder: Path) -> bool:
-    """Test the explorers with Colab's ipywidgets too, because running a notebook does not move their controls."""
-    tests = shutil.copytree(LESSON / "tests", folder / "tests")
-    options = ["--quiet", "-p", "no:cacheprovider", "--disable-warnings", f"--rootdir={tests}"]
-    chosen = [str(tests / "widgets")]
-    command = [python, "-P", "-m", "pytest", *options, "--override-ini=pythonpath=.", *chosen]
-    return subprocess.run(command, cwd=folder, env=environment()).returncode == 0
+def run_tests(python: str, tests: tuple[str, ...]) -> bool:
+    """Test the package that the set-up cell installed, such as its explorers: no notebook moves their controls."""
+    options = ["--quiet", "--numprocesses", str(WORKERS), "--dist", "worksteal", "-p", "no:cacheprovider"]
+    command = [python, "-P", "-m", "pytest", *options, "-m", "not serial", *tests]
+    return subprocess.run(command, cwd=LESSON, env=environment()).returncode == 0
 
 
 def environment() -> dict[str, str]:
