@@ -472,10 +472,10 @@ alexnet_heat_map.set_title(f"AlexNet, epochs: {EPOCHS}; chance level: {1 / num_c
 show(alexnet_heat_map)
 
 # %% [markdown]
-# Hatched cells have diverged, failed or not ended: the loss became infinite or not a number, and the trial ended there. A cell at chance
-# level has not learned, for one of two reasons. Either the steps are too long, and have moved the weights to a region
-# without gradients; or they are too short, and the trial needs more of them. The curves tell the two apart: the first
-# kind is flat, the second still rises.
+# Hatched cells have no final accuracy: the trial diverged (its loss became infinite or not a number, and it ended
+# there), failed, or has not ended yet. A cell at chance level has not learned, for one of two reasons. Either the steps
+# are too long, and have moved the weights to a region without gradients; or they are too short, and the trial needs
+# more of them. The curves tell the two apart: the first kind is flat, the second still rises.
 
 # %%
 show(plot_trials(alexnet_grid))
