@@ -8,6 +8,8 @@ import sys
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 
 import jupytext
 import nbformat
@@ -195,3 +197,18 @@ def test_returned_notebook_fails_only_at_the_exercises_with_mistakes(tmp_path):
         "logarithm.",
     }
     assert re.search(r"\b3 failed", run.stdout)
+
+
+def test_tiny_wins_over_the_form_fields_of_lesson_4():
+    source = (NOTEBOOKS / "src" / "04_hyperparameters.py").read_text(encoding="utf-8")
+    (cell,) = [cell.source for cell in jupytext.reads(source, fmt="py:percent").cells if "# @param" in cell.source]
+    form, rest = cell.split("\n\n", 1)
+    for field, value in (("NUM_IMAGES", "5000"), ("EPOCHS", "30"), ("FOLDER", '"mine"'), ("CHECKPOINTS", '"mine"')):
+        form, replaced = re.subn(rf"^{field} = .*$", f"{field} = {value}", form, flags=re.MULTILINE)
+        assert replaced == 1
+    settings = rest.split("images = load_images")[0]
+    names = {"TINY": True, "device": SimpleNamespace(type="cuda"), "TemporaryDirectory": TemporaryDirectory}
+    exec(f"{form}\n{settings}", names)
+    assert (names["NUM_IMAGES"], names["EPOCHS"]) == (60, 1)
+    assert "mine" not in (names["FOLDER"], names["CHECKPOINTS"])
+    names["temporary"].cleanup()
