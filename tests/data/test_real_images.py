@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torchvision.datasets import ImageFolder
 from torchvision.transforms.functional import pil_to_tensor
 
-from cnnlesson.data import tiny_imagenet
+from cnnlesson.data import ImageSet, find_leaks, take, tiny_imagenet
 
 ARCHIVE = os.environ.get("CNNLESSON_TINY_IMAGENET")
 
@@ -39,3 +40,15 @@ def test_the_validation_images_have_their_labels(tmp_path):
     for line, label in zip(lines, data.test.labels, strict=True):
         assert names[line.split("\t")[1]].split(",")[0] == data.test.classes[label]
     assert Path(tmp_path, Path(ARCHIVE).stem + ".pt").exists()
+
+
+def test_shifted_copies_are_found_and_nothing_else(tmp_path):
+    data = tiny_imagenet(tmp_path, archive=ARCHIVE)
+    train = take(data.train, 3000, seed=0)
+    assert find_leaks(train, data.test, device="cpu").empty
+    for shift in (1, 2, 3, 4):
+        padded = F.pad(train.images[:100].float(), (shift, 0, shift, 0), mode="replicate").to(torch.uint8)
+        copies = ImageSet(padded[:, :, :64, :64], train.labels[:100], train.classes)
+        leaks = find_leaks(train, copies, device="cpu")
+        assert (leaks["train_index"] == leaks["other_index"]).all()
+        assert len(leaks) >= 95
