@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import LogLocator
 from matplotlib.typing import ColorType
 
@@ -59,8 +60,13 @@ _descriptions: WeakKeyDictionary[Axes, Description] = WeakKeyDictionary()
 def describe(axes: Any, alt: str, facts: str) -> Any:
     """Keep what the figure is, in one sentence, and its facts with the axes that show it, and return `axes`.
 
-    The facts are part of the alt text if they are one short line.
+    The facts are part of the alt text if they are one short line. Dollar signs in a text, such as the name of a class,
+    are drawn as they are: they do not start a formula.
     """
+    for ax in _list(axes):
+        for text in ax.findobj(Text):
+            if "$" in text.get_text():
+                text.set_parse_math(False)
     is_short = "\n" not in facts and len(facts) <= 150
     _descriptions[_list(axes)[0]] = Description(f"{alt}: {facts}" if is_short else alt, facts)
     return axes

@@ -149,6 +149,37 @@ def test_show_displays_picture_and_text_and_closes_the_figure(monkeypatch):
     assert data["text/plain"] == f"{alt}\n{text}"
 
 
+DOLLARS = ("a$b$", "$x", r"$\frac$")  # the last one is an error in a formula
+PRICED = ImageSet(IMAGES.images, LABELS, DOLLARS)
+OF_CLASSES = {
+    "plot_class_balance": ({"$a$": LABELS, r"$\frac$": LABELS}, DOLLARS),
+    "plot_confusion": (LABELS, LABELS.flip(0), DOLLARS),
+    "plot_fold_balance": ([LABELS, LABELS], DOLLARS),
+    "plot_images": (PRICED,),
+    "plot_leaks": (PRICED, PRICED, LEAKS),
+    "plot_most_wrong": (PRICED, LABELS, PROBABILITIES),
+}
+
+
+@pytest.mark.parametrize("is_given", [False, True])
+@pytest.mark.parametrize("name", OF_CLASSES)
+def test_a_name_with_dollar_signs_is_no_formula(name, is_given):
+    function, arguments = FIGURES[name], OF_CLASSES[name]
+    axes = function(*arguments)
+    if is_given:  # axes that were made without the look of the lesson
+        count = 1 if isinstance(axes, Axes) else len(list(axes))
+        given = plt.subplots(1, count, squeeze=False)[1][0]
+        axes = function(*arguments, given[0] if count == 1 else given)
+    drawn = (axes if isinstance(axes, Axes) else next(iter(axes))).figure
+    drawn.canvas.draw()
+    texts = [text for text in drawn.findobj(Text) if "$" in text.get_text()]
+    assert "$x" in "".join(text.get_text() for text in texts)
+    for text in texts:
+        width = text.get_window_extent().width
+        text.set(parse_math=True, text=text.get_text().replace("$", r"\$"))  # how a formula's sign is drawn as it is
+        assert text.get_window_extent().width == width
+
+
 @every_figure
 def test_text_can_be_read_from_the_last_row(name):
     axes = FIGURES[name](*ARGUMENTS[name])
