@@ -152,8 +152,8 @@ def plot_grid(results: pd.DataFrame, ax: Axes | None = None, metric: str = "val_
 def plot_trials(results: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
     """Validation accuracy of each trial of a grid by epoch: a panel per learning rate, a line per batch size.
 
-    With several seeds, a line is their mean, in a band of their standard deviation. A cross marks the epoch in which
-    a trial diverged.
+    With several seeds, a line is the mean of those that continue, in a band of their standard deviation. A cross marks
+    the epoch in which a trial diverged, and the label counts the trials that did not complete.
 
     Args:
         results: a row per trial and epoch, with the columns lr, batch_size, epoch, val_accuracy, diverged and state,
@@ -175,7 +175,7 @@ def plot_trials(results: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Se
             label = ", ".join(filter(None, [f"batch {batch_size}", note]))
             ax.plot(curve["epoch"], mean, "o-", color=colour, label=label)
             ax.fill_between(curve["epoch"], mean - spread, mean + spread, color=colour, alpha=0.15, linewidth=0)
-            diverged = curve["note"] != ""
+            diverged = curve["diverged"]
             style = {"color": colour, "ms": 12, "mew": 2, "clip_on": False, "in_layout": False}  # whole at the edge
             ax.plot(curve["epoch"][diverged], mean[diverged].fillna(0), "x", **style)
             texts = curve["text"].tolist()
@@ -194,13 +194,21 @@ def plot_trials(results: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Se
 
 
 def trial_curves(results: pd.DataFrame) -> pd.DataFrame:
-    """`outcomes` of validation accuracy by learning rate, batch size and epoch; the only note is "diverged"."""
+    """`outcomes` of validation accuracy by learning rate, batch size and epoch, and whether a trial diverged in it.
+
+    A trial that has diverged or failed is counted in the notes of the later epochs too.
+    """
     names = ["lr", "batch_size", "epoch"]
     epochs = results[results["epoch"] > 0]
+    of_epochs = epochs.groupby(names)
+    last = last_epochs(results)
+    lost = last[last["state"].isin(["diverged", "failed"])].rename(columns={"epoch": "last"})
+    later = lost.merge(epochs[names].drop_duplicates(), on=["lr", "batch_size"]).query("epoch > last")
     epochs = epochs.assign(state=np.where(epochs["diverged"], "diverged", "completed"))
-    curves = outcomes(epochs, names, "val_accuracy")
-    all_seeds = epochs.groupby(names)["val_accuracy"].mean()  # for epochs in which every seed diverged
-    return curves.assign(mean=curves["mean"].fillna(all_seeds))
+    later = later.assign(val_accuracy=np.nan)
+    curves = outcomes(pd.concat([epochs, later]) if len(later) else epochs, names, "val_accuracy")
+    mean = curves["mean"].fillna(of_epochs["val_accuracy"].mean())  # for epochs in which every seed diverged
+    return curves.assign(mean=mean, diverged=of_epochs["diverged"].any())
 
 
 @lesson_style

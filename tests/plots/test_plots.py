@@ -384,6 +384,31 @@ def test_a_line_is_the_mean_of_the_seeds_that_continue_and_a_trial_without_an_ep
     ]
 
 
+def test_a_seed_that_was_lost_is_counted_in_every_later_epoch():
+    """Of three seeds one diverges in epoch 2 of 4, and one fails after epoch 3."""
+    accuracies = {0: (0.3, 0.4, 0.5, 0.6), 1: (0.1, 0.1), 2: (0.2, 0.3, 0.4)}
+    states = {0: "completed", 1: "diverged", 2: "failed"}
+    rows = [
+        (0.1, 16, seed, epoch, accuracy, (seed, epoch) == (1, 2), states[seed])
+        for seed, values in accuracies.items()
+        for epoch, accuracy in enumerate(values, 1)
+    ]
+    columns = ["lr", "batch_size", "seed", "epoch", "val_accuracy", "diverged", "state"]
+    results = pd.DataFrame(rows, columns=columns)
+    (ax,) = plot_trials(results)
+    mean, cross = ax.lines
+    assert list(mean.get_ydata()) == pytest.approx([20, 35, 45, 60])
+    assert list(cross.get_xdata()) == [2] and list(cross.get_ydata()) == pytest.approx([35])
+    assert texts(ax) == ["batch 16, 1 of 3 diverged, 1 of 3 failed"]
+    assert facts(plot_trials(results)) == (
+        "lr 0.1, batch size 16: 20.0% ± 10.0, 35.0% ± 7.1 (1 of 3 diverged), 45.0% ± 7.1 (1 of 3 diverged), "
+        "60.0% (1 of 3 diverged, 1 of 3 failed)"
+    )
+    first_failed = pd.DataFrame([(0.1, 16, 3, 0, float("nan"), False, "failed")], columns=columns)
+    text = facts(plot_trials(pd.concat([results[results["seed"] == 0], first_failed])))
+    assert text.endswith("30.0% (1 of 2 failed), 40.0% (1 of 2 failed), 50.0% (1 of 2 failed), 60.0% (1 of 2 failed)")
+
+
 def test_class_balance_is_the_share_of_each_class_in_each_part():
     parts = {"training": torch.tensor([0, 0, 0, 1]), "validation": torch.tensor([0, 1])}
     ax = plot_class_balance(parts, ["cat", "dog"])
