@@ -107,7 +107,7 @@ def run(python: str, notebook: Path) -> bool:
 def run_tests(python: str, tests: tuple[str, ...]) -> bool:
     """Test the package that the set-up cell installed, such as its explorers: no notebook moves their controls."""
     options = ["--quiet", "--numprocesses", str(WORKERS), "--dist", "worksteal", "-p", "no:cacheprovider"]
-    command = [python, "-P", "-m", "pytest", *options, "-m", "not serial", *tests]
+    command = [python, "-P", "-m", "pytest", *options, "-m", "not serial and not thorough", *tests]
     return subprocess.run(command, cwd=LESSON, env=environment()).returncode == 0
 
 
