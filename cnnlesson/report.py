@@ -24,7 +24,7 @@ from cnnlesson.plots.trials import outcomes, trial_curves
 from cnnlesson.points import words
 from cnnlesson.reference import files as measured_files
 from cnnlesson.results import ENDED, at_point, best_point, grid_names, last_epochs, unfinished
-from cnnlesson.runtime.atomic import atomic_write, make_folder
+from cnnlesson.runtime.atomic import advice, atomic_write, make_folder
 from cnnlesson.runtime.display import count
 
 AXES = ["lr", "batch_size"]  # of a heat map
@@ -120,7 +120,7 @@ def write(
                 incomplete.enter_context(atomic_write(folder / name)).write_bytes(content)
     except OSError as error:
         raise OSError(
-            f"the report cannot be written into {folder} ({error.strerror}): make room, or choose another folder"
+            f"the report cannot be written into {folder} ({error.strerror}): {advice(error)}, or choose another folder"
         ) from error
     return folder / "report.html"
 

@@ -16,7 +16,7 @@ from torchvision.transforms.v2 import functional as transforms
 from tqdm.auto import tqdm
 
 from cnnlesson.data.image_set import ImageSet, TrainTest
-from cnnlesson.runtime.atomic import atomic_write
+from cnnlesson.runtime.atomic import advice, atomic_write
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp")
 # What file managers, archivers and notebooks leave beside the images: hidden files and folders, and these.
@@ -200,8 +200,8 @@ def save_cache(data: TrainTest, path: Path, source: Path, fingerprint: str) -> T
             torch.save(content, unfinished)
     except (OSError, RuntimeError) as error:  # torch.save reports some failed writes as RuntimeError
         print(
-            f"{path} could not be written, so the next run decodes the images again: free some space on that disk, or "
-            f"use another folder ({str(error).splitlines()[0]})"
+            f"{path} could not be written ({str(error).splitlines()[0]}), so the next run decodes the images again: "
+            f"{advice(error)}, or use another folder"
         )
         return data
     return load_cache(path, None) or data

@@ -1,5 +1,6 @@
 """Files that are written completely or not at all."""
 
+import errno
 import glob
 import os
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ def atomic_write(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+    unfinished.open("wb").close()  # if it cannot be created, this raises an OSError with the cause, unlike torch.save
     try:
         yield unfinished
         with unfinished.open("r+b") as file:
@@ -30,6 +32,16 @@ def remove_unfinished(path: str | os.PathLike) -> None:
     path = Path(path)
     for unfinished in path.parent.glob(f"{glob.escape(path.name)}.*.unfinished"):
         unfinished.unlink(missing_ok=True)
+
+
+def advice(error: Exception) -> str:
+    """What to do about a file that cannot be written, by the cause: a part of the error message."""
+    number = getattr(error, "errno", None)
+    if number in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return "you may not write there: change the permissions of the file and its folder"
+    if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, None):  # torch.save reports a full disk without a number
+        return "free some space on that disk"
+    return "check that its folder still exists"
 
 
 def make_folder(path: str | os.PathLike) -> Path:

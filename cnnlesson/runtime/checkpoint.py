@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from cnnlesson.runtime.atomic import atomic_write, make_folder, remove_unfinished
+from cnnlesson.runtime.atomic import advice, atomic_write, make_folder, remove_unfinished
 from cnnlesson.runtime.device import gradient_scaler
 
 
@@ -70,8 +70,8 @@ class Checkpoint:
                 torch.save(content, unfinished)
         except (OSError, RuntimeError) as error:  # torch.save reports some failed writes as RuntimeError
             raise CheckpointError(
-                f"the checkpoint {self.path} could not be written ({error}): free some space on that disk, or name "
-                "another folder, and run again"
+                f"the checkpoint {self.path} could not be written ({error}): {advice(error)}, or name another "
+                "folder, and run again"
             ) from error
 
     def load(self) -> list[dict]:

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import psutil
 
-from cnnlesson.runtime.atomic import make_folder
+from cnnlesson.runtime.atomic import advice, make_folder
 
 FIRST_BYTES = b'{"by": "'
 HEARTBEAT_SECONDS = 20  # a process writes at least this often
@@ -115,8 +115,8 @@ class Journal:
                 self._size = file.tell()
         except OSError as error:
             raise OSError(
-                f"the journal {self.path} cannot be written ({error.strerror}): free some space on that disk, or name "
-                "another file; what is finished is kept"
+                f"the journal {self.path} cannot be written ({error.strerror}): {advice(error)}, or name another "
+                "file; what is finished is kept"
             ) from error
         self._written = time.monotonic()
 
