@@ -39,7 +39,7 @@ NBVAL := $(PYTEST) --dist loadscope --quiet --nbval-lax --nbval-current-env --nb
 # With a browser, the solutions run in JupyterLab, where the test is as strict as nbval.
 CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
-.PHONY: help lesson test quick test-ray $(HOSTS:%=test-%) lab notebooks bench clean
+.PHONY: help lesson test quick test-gpu test-ray $(HOSTS:%=test-%) lab notebooks bench clean
 .PHONY: .venv-newest/installed # what is newest may change at any time
 
 help:
@@ -52,6 +52,7 @@ help:
 	@echo "make test-colab  run all notebooks with the versions of Google Colab, installed as Colab does"
 	@echo "make test-kaggle run all notebooks and tests with the versions of Kaggle"
 	@echo "make test-newest run all notebooks and tests with the newest version of everything"
+	@echo "make test-gpu    test the GPU if there is one, and run all notebooks on a pretended T4 and A100"
 	@echo "make test-ray    test the search on Ray"
 	@echo "make bench       measure images per second; needs ARCHIVE=$(ARCHIVE)"
 	@echo "make clean       remove the virtual environments; data and results stay"
@@ -73,7 +74,7 @@ test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(PYTEST) --dist worksteal -m "not serial"
+	$(PYTEST) --dist worksteal -m "not serial and not thorough"
 	$(BIN)/python -m pytest -m serial
 	CNNLESSON_TINY=1 CNNLESSON_CHECKS=untouched $(NBVAL) notebooks/*.ipynb
 ifneq ($(CHROMIUM),)
@@ -87,6 +88,9 @@ quick: $(INSTALLED)
 	$(BIN)/ruff check --quiet .
 	$(BIN)/ruff format --quiet --check .
 	OMP_NUM_THREADS=1 $(BIN)/python tests/quick.py
+
+test-gpu: $(INSTALLED)
+	$(PYTEST) --dist worksteal tests/test_pretend_gpu.py tests/test_gpu.py tests/test_notebooks_on_gpu.py
 
 test-ray: $(RAY_INSTALLED)
 	$(RAY)/bin/python -m pytest -m ray tests/search/test_ray.py

@@ -90,6 +90,9 @@ WAITING = {
 COPIES = {"copy_", "_to_copy", "_copy_from", "lift_fresh", "lift_fresh_copy", "set_", "detach", "alias"}
 
 
+SLOW_IN_FLOAT16 = {"convolution", "convolution_backward", "addmm", "mm", "bmm"}
+
+
 class _Kernels(TorchDispatchMode):
     def __init__(self, gpu: Gpu):
         super().__init__()
@@ -109,8 +112,8 @@ class _Kernels(TorchDispatchMode):
                 raise RuntimeError("Expected a 'cuda' device type for generator but found 'cpu'")
         elif not given and self.gpu.from_gpu and "device" in kwargs and kwargs["device"] in (None, CPU):
             here = [True]  # a kernel made of others asks for memory beside its inputs
-        if name == "convolution_backward" and given[0].dtype is torch.float16:
-            # The CPU's kernel is a hundred times slower. As on a GPU, sums are in float32 and results in float16.
+        if name in SLOW_IN_FLOAT16 and given[0].dtype is torch.float16:
+            # The CPU's kernels are up to a hundred times slower. As on a GPU, sums are in float32 and results in float16.
             args, kwargs = tree_map_only(torch.Tensor, torch.Tensor.float, (args, kwargs))
             result = tree_map_only(torch.Tensor, torch.Tensor.half, operator(*args, **kwargs))
         else:

@@ -28,7 +28,7 @@ class Deadline:
 def main() -> int:
     chosen = list(dict.fromkeys([*ALWAYS, *(test for path in changed_files() for test in tests_of(path))]))
     print("testing", *chosen, flush=True)
-    options = ["--quiet", "--exitfirst", "--no-header", "-rs", "-m", "not serial and not ray"]
+    options = ["--quiet", "--exitfirst", "--no-header", "-rs", "-m", "not serial and not ray and not thorough"]
     return pytest.main([*options, *chosen], plugins=[Deadline()])
 
 
