@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import pandas as pd
 import torch
+from packaging.version import Version
 
 from cnnlesson import __version__
 from cnnlesson.data import ImageSet
@@ -53,7 +54,9 @@ def load(name: str, folder: Path = FOLDER) -> Reference:
             f"{table} was changed after it was measured (SHA-256 {found[:12]}…, expected {expected[:12]}…): "
             "get both files again, or repeat the measurement"
         )
-    return Reference(pd.read_csv(table, float_precision="round_trip"), made)
+    # pandas 3.1 reads floats exactly by default, and deprecates the option that makes older versions do it.
+    options = {} if Version(pd.__version__) >= Version("3.1") else {"float_precision": "round_trip"}
+    return Reference(pd.read_csv(table, **options), made)
 
 
 def save(name: str, table: pd.DataFrame, made: dict, folder: Path) -> None:
