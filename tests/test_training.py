@@ -301,7 +301,9 @@ def test_in_float16_a_single_overflow_is_left_out_and_training_continues(monkeyp
         (torch.float32, [4], True),  # the last loss
         (torch.float16, [4], False),
         (torch.float16, [1, 2, 3, 4], True),  # all of them
-        (torch.float16, range(3, 12), False),  # 9 of 12, the last is finite
+        (torch.float16, range(2, 12), False),  # ten in a row, but the last of twelve is finite
+        (torch.float16, range(4, 13), False),  # the last nine
+        (torch.float16, range(3, 13), True),  # the last ten
     ],
 )
 def test_what_counts_as_divergence(monkeypatch, overflow_batches, dtype, overflows, diverges):
@@ -354,6 +356,28 @@ def test_the_schedule_waits_for_a_step_that_the_scaler_skips(monkeypatch, overfl
     scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.1, total_steps=10)
     train_one_epoch(model, overflow_batches, optimizer, scheduler)
     assert scheduler.last_epoch == 3  # of four batches, the first was skipped
+
+
+def test_the_speed_is_that_of_training_and_the_time_that_of_the_epoch(monkeypatch, overflow_batches):
+    clock = [100.0]
+    monkeypatch.setattr("cnnlesson.training.time.perf_counter", lambda: clock[0])
+
+    def each_takes(seconds):
+        for batch in overflow_batches:
+            clock[0] += seconds
+            yield batch
+
+    class Slow:
+        def __init__(self, seconds):
+            self.seconds = seconds
+
+        def __iter__(self):
+            return each_takes(self.seconds)
+
+    model = OverflowsAt()
+    (epoch,) = train(model, Slow(0.5), Slow(2.0), sgd(model), epochs=1)
+    assert epoch.seconds == 4 * 0.5 + 4 * 2.0
+    assert epoch.images_per_second == 16 / (4 * 0.5)
 
 
 def test_predictions_keep_the_order_of_the_set_and_agree_with_evaluate(image_set):
