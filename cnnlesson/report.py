@@ -129,7 +129,8 @@ def compare(results: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
     """Validation accuracy after the last epoch of a run and of a reference run: a row per point of either.
 
     The columns are validation, reference and difference, as shares between 0 and 1; several seeds are averaged. A
-    point has no number if it is missing from a run, or if none of its trials completed.
+    point has no number if it is missing from a run, or if one of its trials has not completed: the mean of the others
+    would look better than the point is.
 
     Args:
         results: the table of a search.
@@ -180,9 +181,10 @@ def compare_text(results: pd.DataFrame, reference: pd.DataFrame) -> str:
 
 
 def _val_accuracy(results: pd.DataFrame, names: list[str]) -> pd.Series:
-    """After the last epoch, by point, in the order of the table: the mean of the trials that completed."""
+    """After the last epoch, by point, in the order of the table: the mean of its trials, if all have completed."""
     last = last_epochs(results)
-    return last["val_accuracy"].where(last["state"] == "completed").groupby([last[n] for n in names], sort=False).mean()
+    completed = last["val_accuracy"].where(last["state"] == "completed")
+    return completed.groupby([last[n] for n in names], sort=False).agg(lambda values: values.mean(skipna=False))
 
 
 # The parts of the report: each yields paragraphs in Markdown and pictures.

@@ -1,5 +1,6 @@
 import base64
 import csv
+import math
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -345,6 +346,14 @@ def test_wrong_arguments_are_named_in_one_line(alexnet, tmp_path):
         write(alexnet, tmp_path)
     with pytest.raises(ValueError, match="AlexNet have no column batch_size"):
         write({"AlexNet": alexnet.drop(columns="batch_size")}, tmp_path)
+
+
+def test_a_point_that_lost_a_seed_has_no_number_in_a_comparison(resnet):
+    found = compare(resnet, resnet[resnet["seed"] == 0])
+    assert found["validation"].to_dict() == pytest.approx(
+        {(0.1, 16, 0.0005): math.nan, (0.001, 16, 0.0005): 0.61}, nan_ok=True
+    )
+    assert found["reference"].to_dict() == pytest.approx({(0.1, 16, 0.0005): 0.52, (0.001, 16, 0.0005): 0.61})
 
 
 def test_a_run_is_compared_with_a_reference(alexnet):
