@@ -27,7 +27,8 @@ _KINDS = {False: "plain", True: "residual"}  # by the column "residual" of a tab
 def plot_depth_curves(results: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
     """Training error (dashed) and test error (solid) by epoch, for networks of several depths.
 
-    Plain networks are on the left, residual ones on the right; a line is the mean of its seeds.
+    Plain networks are on the left, residual ones on the right; a line is the mean of its seeds, and its label
+    counts those that diverged before its end.
 
     Args:
         results: a row per network and epoch, with the columns depth, residual, seed, epoch, train_error and test_error
@@ -41,7 +42,8 @@ def plot_depth_curves(results: pd.DataFrame, axes: Sequence[Axes] | None = None)
         for depth, curve in errors[errors["kind"] == kind].groupby("depth"):
             style = {"color": colours[depth], "marker": "o" if len(curve) == 1 else ""}  # one epoch is no line
             ax.plot(curve["epoch"], curve["train_error"], "--", **style)
-            ax.plot(curve["epoch"], curve["test_error"], "-", label=f"{depth} layers", **style)
+            label = f"{depth} layers{curve['note'].iloc[-1]}"
+            ax.plot(curve["epoch"], curve["test_error"], "-", label=label, **style)
         ax.set(title=kind, xlabel="epoch", ylabel="error (%)", xlim=(0.5, errors["epoch"].max() + 0.5))
         ax.set_ylim(0, 1.05 * errors[["train_error", "test_error"]].max(axis=None))
         ax.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
@@ -81,10 +83,14 @@ def plot_depth(results: pd.DataFrame, published: dict[int, float], ax: Axes | No
 
 
 def _mean_errors(results: pd.DataFrame) -> pd.DataFrame:
-    """Training and test error in percent by kind, depth and epoch: the mean over the seeds."""
+    """Training and test error in percent by kind, depth and epoch: the mean over the seeds, and a note on lost ones."""
     kinds = results["residual"].map(_KINDS).rename("kind")
-    errors = 100 * results.groupby([kinds, "depth", "epoch"])[["train_error", "test_error"]].mean()
-    return errors.reset_index()
+    groups = results.groupby([kinds, "depth", "epoch"])
+    errors = (100 * groups[["train_error", "test_error"]].mean()).assign(seeds=groups.size()).reset_index()
+    # Only a network that diverges ends before the others.
+    lost = errors.groupby(["kind", "depth"])["seeds"].transform("max") - errors["seeds"]
+    notes = [f", {n} of {n + others} diverged" if n else "" for n, others in zip(lost, errors["seeds"], strict=True)]
+    return errors.assign(note=notes)
 
 
 def _last_errors(results: pd.DataFrame) -> pd.DataFrame:
@@ -95,7 +101,7 @@ def depth_curves_text(results: pd.DataFrame) -> str:
     """The last point of each curve of `plot_depth_curves`, one line per network."""
     return "\n".join(
         f"{row.kind}, {row.depth} layers, epoch {row.epoch}: "
-        f"training error {row.train_error:.2f}%, test error {row.test_error:.2f}%"
+        f"training error {row.train_error:.2f}%, test error {row.test_error:.2f}%{row.note}"
         for row in _last_errors(results).itertuples()
     )
 

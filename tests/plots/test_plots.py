@@ -144,6 +144,17 @@ def test_depth_curves_are_the_mean_of_the_seeds_training_dashed_and_test_solid(d
     )
 
 
+def test_a_seed_that_diverged_is_counted_where_it_is_missing(depths):
+    diverged = (depths["depth"] == 56) & (depths["seed"] == 1) & ~depths["residual"]
+    depths = depths[~(diverged & (depths["epoch"] == 2))]
+    plain, residual = plot_depth_curves(depths)
+    assert texts(plain) == ["20 layers", "56 layers, 1 of 2 diverged"]
+    assert not any("diverged" in text for text in texts(residual))
+    lines = facts(plot_depth_curves(depths)).splitlines()
+    assert lines[1] == "plain, 56 layers, epoch 2: training error 50.00%, test error 52.00%, 1 of 2 diverged"
+    assert [line.endswith("1 of 2 diverged") for line in lines] == [False, True, False, False]
+
+
 def test_only_plain_networks_can_be_drawn_too(depths):
     plain, residual = plot_depth_curves(depths[~depths["residual"]])
     assert len(plain.lines) == 4 and len(residual.lines) == 0
