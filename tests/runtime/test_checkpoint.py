@@ -374,3 +374,22 @@ def test_a_checkpoint_of_a_torch_with_fewer_options_of_the_optimizer_resumes(ima
     torch.save(content, path)
     with pytest.raises(ValueError, match=r"\(parameter groups was 2, now it is 1\)"):
         list(Training(image_set).run(path, epochs=2))
+
+
+def test_a_checkpoint_of_a_torch_whose_schedules_have_other_private_attributes_resumes(image_set, tmp_path):
+    def run(epochs: int) -> list[Epoch]:
+        return list(Training(image_set, make_scheduler=lambda one: lr_scheduler.StepLR(one, 100)).run(path, epochs))
+
+    path = tmp_path / "training.pt"
+    run(epochs=1)
+    content = torch.load(path)
+    private = [name for name in content["settings"] if name.startswith("scheduler._")]
+    assert private
+    content["settings"] = {name: value for name, value in content["settings"].items() if name not in private}
+    torch.save(content, path)
+    assert len(run(epochs=2)) == 2
+    content = torch.load(path)
+    del content["settings"]["scheduler.step_size"]
+    torch.save(content, path)
+    with pytest.raises(ValueError, match=r"\(scheduler.step_size was None, now it is 100\)"):
+        run(epochs=3)
