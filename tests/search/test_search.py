@@ -217,7 +217,7 @@ def test_a_second_launcher_is_told_that_there_is_one(storage):
     def waiting(**point):
         started.set()
         go_on.wait(60)
-        yield from run(**point, checkpoint=None)
+        yield from run(**point | {"checkpoint": None})
 
     first = threading.Thread(target=GridSearch(waiting, ONE, storage).run)
     first.start()
@@ -262,7 +262,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, 4_000))
 
 def plain(**point):
-    yield from run(**point, checkpoint=None)
+    yield from run(**point | {"checkpoint": None})
 
 try:
     GridSearch(plain, GRID, sys.argv[1]).run()
