@@ -262,7 +262,7 @@ signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (4_000, 4_000))
 
 def plain(**point):
-    yield from run(**point | {"checkpoint": None})
+    yield from run(**point | {{"checkpoint": None}})
 
 try:
     GridSearch(plain, GRID, sys.argv[1]).run()
