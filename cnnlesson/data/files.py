@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torchvision.io import ImageReadMode, decode_image
@@ -49,8 +50,10 @@ class Files(AbstractContextManager):
         if not path.is_dir() and not path.is_file():  # such as a named pipe, from which reading never ends
             raise ValueError(f"{path} is neither a folder nor a file: name a zip archive or a folder of images")
         # Where each file is: its path in the folder, or its entry in the archive.
-        self._zip = None if path.is_dir() else self._open_zip()
-        places = {name: entry.path for name, entry in _walk(path)} if path.is_dir() else dict(self._entries())
+        self._zip: Any = None if path.is_dir() else self._open_zip()
+        places: dict[str, Any] = (
+            {name: entry.path for name, entry in _walk(path)} if path.is_dir() else dict(self._entries())
+        )
         top = self._find_top(places)
         self._places = {name.removeprefix(top): place for name, place in places.items() if name.startswith(top)}
         self.names = sorted(self._places)
@@ -148,8 +151,8 @@ def decode_train_test(
     if not train:
         raise ValueError(f"{files.path} has no images in train/<class>/; it holds {', '.join(files.names[:3])} ...")
     classes = classes or {key: key for key in sorted({*train.values(), *test.values()})}
-    for part, images in parts.items():
-        for key in sorted(set(classes) - set(images.values())):
+    for part, class_by_name in parts.items():
+        for key in sorted(set(classes) - set(class_by_name.values())):
             raise ValueError(f"{files.path}: class {key} ({classes[key]}) has no images in {part}/{key}/: add some")
     class_of = train | test
     images = torch.empty(0)
@@ -218,7 +221,7 @@ def load_cache(path: Path, source: Path | None) -> TrainTest | None:
     try:
         content = torch.load(path, mmap=True, weights_only=True)
         classes = tuple(content["classes"])
-        data = TrainTest(*(ImageSet(*content[part], classes) for part in TrainTest._fields))
+        data = TrainTest(*(ImageSet(content[part][0], content[part][1], classes) for part in TrainTest._fields))
     except Exception as error:  # a damaged file, or one of another program, can raise anything
         print(f"{path} is damaged and will be written again ({type(error).__name__})")
         return None

@@ -60,8 +60,8 @@ def find_leaks(train: ImageSet, other: ImageSet, device: torch.device | str | No
         raise ValueError(f"both sets must have images of the same size, got {train} and {other}")
     device = find_device(device)
     starts = range(SHIFT % STEP, 2 * SHIFT + 1, STEP)  # of the windows of `other`
-    thumbnails = [_thumbnails(images.to(device), [SHIFT])[0] for images in train.images.split(CHUNK)]
-    thumbnails = torch.cat(thumbnails)  # (training images, 75)
+    chunks = [_thumbnails(images.to(device), [SHIFT])[0] for images in train.images.split(CHUNK)]
+    thumbnails = torch.cat(chunks)  # (training images, 75)
     found = []
     for start in range(0, len(other), CHUNK):
         images = other.images[start : start + CHUNK].to(device)

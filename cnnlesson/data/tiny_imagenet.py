@@ -36,7 +36,8 @@ def tiny_imagenet(root: str | os.PathLike, archive: str | os.PathLike | None = N
     """
     root = Path(root).expanduser()
     source = _find(root) if archive is None else Path(archive).expanduser()
-    cache = root / ("tiny-imagenet-200.pt" if archive is None else f"{source.name.removesuffix('.zip')}.pt")
+    name = "tiny-imagenet-200" if archive is None else Path(archive).name.removesuffix(".zip")
+    cache = root / f"{name}.pt"
     data = load_cache(cache, source)
     if data is None:
         source = source or download(MIRRORS, root / "tiny-imagenet-200.zip", SIZE, MD5)
