@@ -113,7 +113,7 @@ class _Kernels(TorchDispatchMode):
         elif not given and self.gpu.from_gpu and "device" in kwargs and kwargs["device"] in (None, CPU):
             here = [True]  # a kernel made of others asks for memory beside its inputs
         if name in SLOW_IN_FLOAT16 and given[0].dtype is torch.float16:
-            # The CPU's kernels are up to a hundred times slower. As on a GPU, sums are in float32 and results in float16.
+            # The CPU's kernels are very slow. As on a GPU, sums are in float32 and results in float16.
             args, kwargs = tree_map_only(torch.Tensor, torch.Tensor.float, (args, kwargs))
             result = tree_map_only(torch.Tensor, torch.Tensor.half, operator(*args, **kwargs))
         else:

@@ -263,8 +263,8 @@ for number in range(1, EPOCHS + 1):
 #   gets nothing new to do. The package reads the losses at the end of the epoch, and one every 100 steps, to notice
 #   early that training has diverged.
 #
-# **Predict, then run:** is it faster here, and how much? The output of `say_device()` shows the type. On a fast GPU with
-# small images, most of the time may go into starting the kernels of each layer; then neither change helps much.
+# **Predict, then run:** is it faster here, and how much? The output of `say_device()` shows the type. On a fast GPU
+# with small images, most of the time may go into starting the kernels of each layer; then neither change helps much.
 
 # %%
 for name, loop in (("the plain loop", one_epoch), ("the package's loop", train_one_epoch)):
