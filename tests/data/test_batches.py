@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import nn
+from torchvision.models import ResNet18_Weights
 from torchvision.transforms import v2
 
 from cnnlesson.data import Batches, ImageSet
@@ -157,3 +158,43 @@ def test_batch_norm_can_train_on_the_last_batch(image_set):
     batches = Batches(image_set, batch_size=29, image_size=16, seed=0, device="cpu")
     for images, _ in batches:
         model(images)
+
+
+def test_the_channel_statistics_are_those_of_torchvisions_recipe():
+    recipe = ResNet18_Weights.DEFAULT.transforms()
+    assert (list(CHANNEL_MEAN), list(CHANNEL_STD)) == (recipe.mean, recipe.std)
+
+
+def test_half_of_the_images_are_flipped_and_all_shifts_up_to_an_eighth_occur(monkeypatch):
+    images = torch.zeros(3000, 3, 16, 16, dtype=torch.uint8)
+    image_set = ImageSet(images, torch.zeros(3000, dtype=torch.int64), ("a",))
+    flips, shifts, margins = [], [], set()
+
+    def record_flips(images, given):
+        flips.append(given)
+        return images
+
+    def record_shifts(images, given, margin):
+        shifts.append(given)
+        margins.add(margin)
+        return images
+
+    monkeypatch.setattr("cnnlesson.data.batches.random_flip", record_flips)
+    monkeypatch.setattr("cnnlesson.data.batches.random_shift", record_shifts)
+    list(Batches(image_set, 500, 16, seed=0, augment=True, device="cpu"))
+    assert torch.cat(flips).float().mean().item() == pytest.approx(0.5, abs=0.04)  # four standard deviations
+    assert margins == {2}
+    counts = torch.stack([torch.bincount(column, minlength=5) for column in torch.cat(shifts).T])  # (2, 5)
+    assert counts.shape == (2, 5)
+    assert (counts / 3000 - 1 / 5).abs().max() < 0.03  # four standard deviations
+
+
+def test_each_seed_and_epoch_has_an_order_of_its_own(image_set):
+    orders = set()
+    for seed in range(5):
+        batches = Batches(image_set, 30, 16, seed=seed, device="cpu")
+        for epoch in range(6):
+            batches.set_epoch(epoch)
+            ((images, _),) = batches
+            orders.add(tuple(images.mean(dim=(1, 2, 3)).tolist()))
+    assert len(orders) == 30

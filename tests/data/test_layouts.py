@@ -184,7 +184,9 @@ def test_a_cache_that_cannot_be_written_is_no_reason_to_stop(official, tmp_path,
     (tmp_path / "file").write_bytes(b"")
     archive = write_zip(tmp_path / "x.zip", tiny_files())
     assert pairs(tiny_imagenet(tmp_path / "file" / "root", archive=archive)) == official
-    assert "x.pt could not be written, so the next run decodes the images again" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "x.pt could not be written (" in said
+    assert "so the next run decodes the images again: check that its folder still exists, or use another folder" in said
 
 
 def test_a_mistyped_path_does_not_get_the_cache_of_another_archive(make_archive, tmp_path):
