@@ -498,7 +498,7 @@ def _trials(*trials: tuple, failed: int) -> pd.DataFrame:
     columns = [*POINT, "epoch", "train_accuracy", "val_accuracy", "test_accuracy", "diverged"]
     table = pd.DataFrame(rows, columns=columns)
     has_diverged = table.groupby(POINT)["diverged"].transform("any")
-    has_failed = (table[POINT] == trials[failed][0]).all(axis=1)
+    has_failed = (table[POINT] == list(trials[failed][0])).all(axis=1)
     return table.assign(state=np.select([has_diverged, has_failed], ["diverged", "failed"], "completed"))
 
 
