@@ -572,7 +572,7 @@ def _as_point(given: object, table: pd.DataFrame) -> tuple[float, ...]:
         values = ()
     if len(values) != 3:
         raise Wrong("It must return three numbers, not rows of the table: (lr, batch_size, weight_decay).")
-    if not (table[POINT] == values).all(axis=1).any():
+    if not (table[POINT] == list(values)).all(axis=1).any():
         raise Wrong(f"{values} is not a point of the table: the order is (lr, batch_size, weight_decay).")
     return values
 
