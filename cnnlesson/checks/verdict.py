@@ -190,8 +190,8 @@ def _judge(check: Callable, answers: Sequence) -> tuple[str, str]:
         with _unchanged_state(), _time_limit(), _own_versions(check, answers):
             check(*(answer if callable(answer) else copy.deepcopy(answer) for answer in answers))
     except NotImplementedError as error:
-        # torch raises it too, for a module without a forward method.
-        is_placeholder = _own_frames(error)[-1:] == traceback.extract_tb(error.__traceback__)[-1:]
+        # torch raises it too, with a message: for a module without a forward method, or for the mean of integers.
+        is_placeholder = not error.args and _own_frames(error)[-1:] == traceback.extract_tb(error.__traceback__)[-1:]
         return ("unanswered", "") if is_placeholder else ("wrong", _describe(error))
     except Unanswered as missing:
         return "unanswered", str(missing)

@@ -39,6 +39,15 @@ def test_right_wrong_and_unanswered(check, capsys):
     assert "✘ double: not right yet. It triples." in capsys.readouterr().out
 
 
+def test_an_error_of_torch_is_not_an_unwritten_answer(check):
+    def refused(x):  # since torch 2.15, the mean of integers raises this in the student's own line
+        raise NotImplementedError("mean(): could not infer output dtype. Got: Byte")
+
+    verdict = check(refused)
+    assert verdict.status == "wrong"
+    assert verdict.message.startswith("It raised NotImplementedError: mean(): could not infer output dtype")
+
+
 def test_an_unknown_mistake_is_shown_in_the_first_case_that_differs(check):
     def square(x):
         return x * x
