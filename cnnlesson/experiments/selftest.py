@@ -28,7 +28,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], int, float, tuple[float, floa
     "resnet18": (lambda: resnet18(10), 64, 0.01, (1.1, 2.15)),
     "ResNet-20": (lambda: cifar_resnet(20, 10), 32, 0.05, (1.8, 2.25)),
 }
-NUM_IMAGES, EPOCHS, BATCH_SIZE = 1000, 3, 16
+NUM_IMAGES, EPOCHS, BATCH_SIZE, FIRST_STEPS = 1000, 3, 16, 8
 
 
 def run_selftest(options: Namespace) -> int:
@@ -76,11 +76,14 @@ def check_first_steps(device: torch.device, train_set: ImageSet, val_set: ImageS
         optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4, fused=fused)
         for _ in range(4):
             torch.full((2**22,), 1e6, device=device)  # freed memory, which the next allocation may get
-        losses.append([train_one_epoch(model, [batch], optimizer).loss for _ in range(8)])
+        losses.append([train_one_epoch(model, [batch], optimizer).loss for _ in range(FIRST_STEPS)])
         scale = gradient_scaler(model, optimizer).get_scale()
     plain, fused = losses[0][-1], losses[1][-1]
-    _need(math.isclose(plain, fused, rel_tol=0.2), f"after 8 steps the loss is {plain:.3f} with plain SGD, {fused:.3f}")
-    yield f"loss after 8 steps {plain:.3f} with plain SGD, {fused:.3f} with fused SGD, scale {scale:g}"
+    _need(
+        math.isclose(plain, fused, rel_tol=0.2),
+        f"after {FIRST_STEPS} steps the loss is {plain:.3f} with plain SGD, {fused:.3f}",
+    )
+    yield f"loss after {FIRST_STEPS} steps {plain:.3f} with plain SGD, {fused:.3f} with fused SGD, scale {scale:g}"
 
 
 def check_networks(device: torch.device, train_set: ImageSet, val_set: ImageSet) -> Iterator[str]:

@@ -14,7 +14,8 @@ def small(monkeypatch):
     """A minute's work is cut to seconds: one small network, few images."""
     build, size, lr, _ = selftest.NETWORKS["ResNet-20"]
     monkeypatch.setattr(selftest, "NETWORKS", {"ResNet-20": (build, size, lr, (0.2, 4.0))})
-    monkeypatch.setattr(selftest, "NUM_IMAGES", 120)
+    monkeypatch.setattr(selftest, "NUM_IMAGES", 100)
+    monkeypatch.setattr(selftest, "FIRST_STEPS", 2)
     monkeypatch.setattr(selftest, "EPOCHS", 1)
 
 
@@ -59,7 +60,8 @@ def test_fused_sgd_that_starts_from_garbage_fails(capsys, monkeypatch):
                 optimizer.state[parameter]["momentum_buffer"] = torch.full_like(parameter, 10.0)
 
     monkeypatch.setattr(runtime_device, "_start_momentum_at_zero", garbage)
+    monkeypatch.setattr(selftest, "FIRST_STEPS", 4)
     monkeypatch.setattr(selftest, "CHECKS", {"first steps": selftest.check_first_steps})
     with pretend_gpu("T4"):
         assert main(["selftest"]) == 1
-    assert "FAILED  first steps: ValueError: after 8 steps the loss is" in capsys.readouterr().out
+    assert "FAILED  first steps: ValueError: after 4 steps the loss is" in capsys.readouterr().out
