@@ -24,6 +24,7 @@ def run(name: str, *arguments: object) -> subprocess.CompletedProcess:
     return subprocess.run(command, capture_output=True, text=True)
 
 
+@pytest.mark.thorough
 def test_throughput_has_a_row_for_each_way_and_size_and_a_record(make_archive, tmp_path):
     sizes = ("--network", "resnet18", "--batch-size", 8, 16, "--images", 32, "--repeats", 2)
     where = ("--archive", make_archive(), "--out", tmp_path / "out")
