@@ -75,7 +75,7 @@ test: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(PYTEST) --dist worksteal -m "not serial and not thorough"
-	$(BIN)/python -m pytest -m serial
+	$(BIN)/python -m pytest -m "serial and not thorough"
 	CNNLESSON_TINY=1 CNNLESSON_CHECKS=untouched $(NBVAL) notebooks/*.ipynb
 ifneq ($(CHROMIUM),)
 	$(PYTEST) --dist worksteal --quiet tests/browser/test_lab.py

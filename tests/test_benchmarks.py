@@ -71,6 +71,7 @@ def test_the_projection_counts_the_operations_of_the_layer_table():
     assert f"alexnet: {gigaflop:.2f} GFLOP per image" in result.stdout
 
 
+@pytest.mark.thorough
 def test_the_forecast_is_compared_with_the_actual_time():
     result = run("search.py", "--model", "resnet18", "--images", 80, "--epochs", 1, "--repeats", 1)
     assert result.returncode == 0, result.stderr

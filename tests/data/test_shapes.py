@@ -48,6 +48,7 @@ def test_a_linear_classifier_on_pixels_stays_below_45_percent(data):
 
 
 @pytest.mark.serial
+@pytest.mark.thorough
 def test_resnet18_exceeds_85_percent_within_two_minutes_on_two_cores(data):
     torch.manual_seed(0)
     reuse_freed_memory()

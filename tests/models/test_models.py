@@ -128,6 +128,7 @@ def test_untrained_alexnet_tells_images_apart_unlike_with_default_initialisation
     assert abs(F.cross_entropy(logits, labels) - math.log(10)) < 0.2
 
 
+@pytest.mark.thorough
 def test_alexnet_leaves_the_plateau_at_chance_level_within_two_epochs():
     some, _ = split(shapes(seed=0).train, (0.1, 0.9), seed=0)
     train_set, val_set = split(some, (0.8, 0.2), seed=0)
