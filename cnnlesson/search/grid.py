@@ -81,6 +81,7 @@ class GridSearch:
         own_name = f"{self.storage.stem}.{number}-of-{num_parts}{self.storage.suffix}"
         self.journal = Journal(self.storage if part == (1, 1) else self.storage.with_name(own_name))
         self._costs: dict[tuple, Cost] = {}
+        self._histories: dict[tuple, list[Epoch]] = {}  # of the trials that this process has started
         self._forecast: float | None = None  # seconds
 
     # Before
@@ -201,6 +202,7 @@ class GridSearch:
                 self.journal.write({"start": point})
                 # Another process may have claimed it at the same moment: the first one trains it.
                 if self._trials()[key_of(point)].by == self.journal.by:
+                    self._histories[key_of(point)] = []
                     progress.show(words(point), 0.0)
                     yield point
                 else:
@@ -221,17 +223,18 @@ class GridSearch:
 
     def _keep(self, point: dict, outcome: Epoch | TrialError | None, progress: Progress) -> None:
         """Write what has become of a trial to the journal, and show it."""
-        name = words(point)
+        name, history = words(point), self._histories[key_of(point)]
         if isinstance(outcome, Epoch):
+            history.append(outcome)
             self.journal.write({"epoch": asdict(outcome), "point": point})
             text = f": epoch {outcome.number} of {outcome.epochs}, validation {outcome.val_accuracy:.1%}"
             progress.show(name, outcome.number / outcome.epochs, text)
-            for remark in diagnose(self._history(point), self.num_classes):
+            for remark in diagnose(history, self.num_classes):
                 progress.remark(name, outcome.number, remark)
             return
         if outcome is not None:
             end, text = {"end": "failed", "reason": str(outcome)}, f"failed: {outcome}"
-        elif (last := self._history(point)[-1]).diverged:
+        elif (last := history[-1]).diverged:
             end, text = {"end": "diverged"}, f"diverged in epoch {last.number}"
         else:
             end = {"end": "completed"}
@@ -266,17 +269,17 @@ class GridSearch:
     def _remove_checkpoints(self) -> None:
         """Of the points that have ended, keep the files of the best, and of failed trials, which may run again."""
         trials = self._trials()
-        best = self.best(allow_unfinished=True)
+        best = best_point(results_table(self.points, trials), allow_unfinished=True)
+        same_point: dict[tuple, list[dict]] = {}  # trials that differ only in their seed
         for point in self.points:
             without_seed = {name: value for name, value in point.items() if name != "seed"}
-            seeds = [other for other in self.points if without_seed.items() <= other.items()]
-            has_ended = all(trials[key_of(other)].state in ("completed", "diverged") for other in seeds)
-            if has_ended and without_seed != best:
-                self.checkpoint(point).unlink(missing_ok=True)
-                remove_unfinished(self.checkpoint(point))
-
-    def _history(self, point: dict) -> list[Epoch]:
-        return [Epoch(**epoch) for epoch in self._trials()[key_of(point)].epochs]
+            same_point.setdefault(key_of(without_seed), []).append(point)
+        for key, seeds in same_point.items():
+            states = {trials[key_of(point)].state for point in seeds}
+            if states <= {"completed", "diverged"} and dict(key) != best:
+                for point in seeds:
+                    self.checkpoint(point).unlink(missing_ok=True)
+                    remove_unfinished(self.checkpoint(point))
 
     def _trials(self) -> dict[tuple, Trial]:
         return trials_of(self.points, journals_of(self.storage))
