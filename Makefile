@@ -38,6 +38,7 @@ NBVAL := $(PYTEST) --dist loadscope --quiet --nbval-lax --nbval-current-env --nb
 
 # With a browser, the solutions run in JupyterLab, where the test is as strict as nbval.
 CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+BROWSER_TESTS := $(if $(CHROMIUM),tests/browser/test_lab.py) # first, as they take longest
 
 .PHONY: help lesson test quick test-gpu test-ray $(HOSTS:%=test-%) lab notebooks bench clean
 .PHONY: .venv-newest/installed # what is newest may change at any time
@@ -74,12 +75,10 @@ test: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(PYTEST) --dist worksteal -m "not serial and not thorough"
+	$(PYTEST) --dist worksteal -m "not serial and not thorough" $(BROWSER_TESTS) tests
 	$(BIN)/python -m pytest -m "serial and not thorough"
 	CNNLESSON_TINY=1 CNNLESSON_CHECKS=untouched $(NBVAL) notebooks/*.ipynb
-ifneq ($(CHROMIUM),)
-	$(PYTEST) --dist worksteal --quiet tests/browser/test_lab.py
-else
+ifeq ($(CHROMIUM),)
 	@echo "There is no Chromium here, so no notebook is tested in a browser. Debian's package is called chromium."
 	CNNLESSON_TINY=1 CNNLESSON_CHECKS=strict $(NBVAL) notebooks/solutions/*.ipynb
 endif

@@ -84,7 +84,7 @@ def test_the_forecast_is_compared_with_the_actual_time():
 
 @pytest.mark.serial
 def test_batches_take_a_small_share_of_an_epoch():
-    train_set = take(shapes(seed=0).train, 640, seed=0)
+    train_set = take(shapes(seed=0).train, 320, seed=0)
     torch.manual_seed(0)
     batches = Batches(train_set, batch_size=64, image_size=64, seed=0, augment=True)
     model = resnet18(num_classes=10).to(batches.device, memory_format=torch.channels_last)
@@ -97,5 +97,5 @@ def test_batches_take_a_small_share_of_an_epoch():
         return time.perf_counter() - start
 
     seconds(one_batch)
-    shares = [seconds(one_batch) / seconds(batches) for _ in range(7)]
+    shares = [seconds(one_batch) / seconds(batches) for _ in range(5)]
     assert median(shares) > 0.85

@@ -23,7 +23,6 @@ from cnnlesson.data.image_set import TrainTest
 from cnnlesson.runtime import device as runtime_device
 from cnnlesson.training import Score, evaluate, train_one_epoch
 
-pytestmark = pytest.mark.serial
 EXAMPLE = Path(__file__).parents[1] / "examples" / "train_on_several_gpus.py"
 
 

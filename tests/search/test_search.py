@@ -287,6 +287,7 @@ def test_a_journal_that_the_system_does_not_let_grow_is_one_line_and_is_taken_up
     pd.testing.assert_frame_equal(results, GridSearch(run, GRID, tmp_path / "whole.journal").run())
 
 
+@pytest.mark.serial
 def test_a_forecast_is_near_the_actual_time_and_trains_nothing(storage, capsys):
     slow = functools.partial(run, pause=0.4)
     search = GridSearch(slow, GRID, storage)

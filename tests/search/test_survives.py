@@ -1,5 +1,6 @@
 """Whatever dies while a search runs, every point ends once, with the figures of an undisturbed run."""
 
+import functools
 import json
 import os
 import random
@@ -20,18 +21,23 @@ from cnnlesson.search import GridSearch, status
 GRID = {"lr": [0.1, 0.01, 0.001], "batch_size": [5, 8, 15], "weight_decay": [0, 0.0005]}  # 18 points
 KILLS = int(os.environ.get("CNNLESSON_KILLS", 12))
 PAUSE, LONGEST_WAIT = (0.1, 1.5) if KILLS <= 12 else (2.5, 5)  # in seconds; 100 kills take some minutes
+SHORT_PAUSE = 0.01  # of tests that kill at a chosen moment
 SCRIPT = """
 import functools, sys
 sys.path.insert(0, {tests!r})
-from test_survives import GRID, PAUSE, GridSearch, slow_run
+from test_survives import GRID, GridSearch, slow_run
 number, num_parts = map(int, sys.argv[2].split("/"))
-GridSearch(functools.partial(slow_run, pause=PAUSE), GRID, sys.argv[1], part=(number, num_parts)).run()
+run = functools.partial(slow_run, pause=float(sys.argv[3]))
+GridSearch(run, GRID, sys.argv[1], part=(number, num_parts)).run()
 """
+
+
+quick_run = functools.partial(slow_run, pause=SHORT_PAUSE)
 
 
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory) -> pd.DataFrame:
-    return GridSearch(slow_run, GRID, tmp_path_factory.mktemp("undisturbed") / "grid.journal").run()
+    return GridSearch(quick_run, GRID, tmp_path_factory.mktemp("undisturbed") / "grid.journal").run()
 
 
 @pytest.fixture
@@ -41,11 +47,11 @@ def launch(tmp_path) -> Iterator[Callable]:
     script.write_text(SCRIPT.format(tests=str(Path(__file__).parent)))
     paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
 
-    def launch(storage: Path, part: str) -> subprocess.Popen:
+    def launch(storage: Path, part: str, pause: float = SHORT_PAUSE) -> subprocess.Popen:
         folder = tmp_path / f"tmp-{part.replace('/', '-of-')}"
         folder.mkdir(exist_ok=True)
         environment = os.environ | {"TMPDIR": str(folder), "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-        command = [sys.executable, script, storage, part]
+        command = [sys.executable, script, storage, part, str(pause)]
         with (tmp_path / f"{len(list(tmp_path.glob('*.out')))}.out").open("w") as output:
             process = subprocess.Popen(command, env=environment, stdout=output, stderr=subprocess.STDOUT)
         started.append(process)
@@ -76,13 +82,12 @@ def ends(folder: Path) -> Counter:
     return counts
 
 
-@pytest.mark.serial
 def test_parts_that_are_killed_at_random_lose_nothing(launch, undisturbed, tmp_path):
     folder = tmp_path / "shared"
     storage = folder / "grid.journal"
     chance = random.Random(0)
     parts = [f"{number}/3" for number in (1, 2, 3)]
-    running = {part: launch(storage, part) for part in parts}
+    running = {part: launch(storage, part, PAUSE) for part in parts}
     killed = Counter()
     deadline = time.monotonic() + 60 + 20 * KILLS
     while running:
@@ -98,7 +103,7 @@ def test_parts_that_are_killed_at_random_lose_nothing(launch, undisturbed, tmp_p
             running[part].kill()
             running[part].wait()
             killed[part] += 1
-            running[part] = launch(storage, part)
+            running[part] = launch(storage, part, PAUSE)
     assert killed.total() == KILLS, "the search was over before all kills: make its trials longer"
     assert len(ends(folder)) == 18
     assert set(ends(folder).values()) == {1}
@@ -110,7 +115,6 @@ def test_parts_that_are_killed_at_random_lose_nothing(launch, undisturbed, tmp_p
     assert "another process" not in output_of_all(tmp_path)
 
 
-@pytest.mark.serial
 def test_of_four_launchers_of_one_journal_one_runs(launch, undisturbed, tmp_path):
     storage = tmp_path / "shared" / "grid.journal"
     processes = [launch(storage, "1/1") for _ in range(4)]
@@ -120,7 +124,6 @@ def test_of_four_launchers_of_one_journal_one_runs(launch, undisturbed, tmp_path
     pd.testing.assert_frame_equal(GridSearch(None, GRID, storage).results(), undisturbed)
 
 
-@pytest.mark.serial
 def test_a_run_without_part_takes_what_parts_have_left(launch, undisturbed, tmp_path):
     storage = tmp_path / "shared" / "grid.journal"
     assert launch(storage, "1/3").wait(timeout=120) == 0
@@ -131,6 +134,6 @@ def test_a_run_without_part_takes_what_parts_have_left(launch, undisturbed, tmp_
     killed.wait()
     assert status(storage).startswith(f"18 points: {len(ends(storage.parent))} completed")
     assert "no process runs it now" in status(storage)
-    results = GridSearch(slow_run, GRID, storage).run()
+    results = GridSearch(quick_run, GRID, storage).run()
     pd.testing.assert_frame_equal(results, undisturbed)
     assert set(ends(storage.parent).values()) == {1}
