@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import NamedTuple
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -40,6 +41,10 @@ class Epoch:
     seconds: float  # training and validation
     images_per_second: float  # training only
     diverged: bool  # the training loss became infinite or NaN, and the training has ended here
+    # Tables that older versions wrote lack these:
+    steps: int = 0  # of the optimizer, since the training began: one per batch
+    val_images: int = 0  # the number of validation images
+    val_right: str = ""  # which of them were classified correctly: see `Score.right`
 
 
 class Score(NamedTuple):
@@ -48,6 +53,8 @@ class Score(NamedTuple):
     loss: float
     accuracy: float
     num_images: int
+    num_batches: int
+    right: str  # a bit per image, in the order of the batches: 1 if it was classified correctly; 8 bits as 2 hex digits
 
 
 class Predictions(NamedTuple):
@@ -124,6 +131,9 @@ def train(
             seconds=time.perf_counter() - start,
             images_per_second=training.num_images / training_seconds,
             diverged=diverged,
+            steps=(history[-1].steps if history else 0) + training.num_batches,
+            val_images=validation.num_images,
+            val_right=validation.right,
         )
 
         # Save before yielding: the caller may stop here, and the epoch must not be lost.
@@ -215,17 +225,15 @@ def predict(model: nn.Module, batches: Iterable) -> Predictions:
 
 
 class _Seen:
-    """What a pass has seen: the loss and the right answers of each batch, on their device, and its size."""
+    """What a pass has seen: the loss of each batch, and which of its images were classified correctly."""
 
     def __init__(self) -> None:
         self.losses: list[torch.Tensor] = []
-        self.correct: list[torch.Tensor] = []
-        self.sizes: list[int] = []
+        self.right: list[torch.Tensor] = []  # bool (B,) each; both stay on their device
 
     def add(self, loss: torch.Tensor, logits: torch.Tensor, labels: torch.Tensor) -> None:
         self.losses.append(loss.detach())
-        self.correct.append((logits.argmax(dim=1) == labels).sum())
-        self.sizes.append(len(labels))
+        self.right.append(logits.argmax(dim=1) == labels)
 
     def diverges(self, patience: int) -> bool:
         """Wait for the device, and return whether the last `patience` losses are all infinite or NaN."""
@@ -233,14 +241,15 @@ class _Seen:
 
     def score(self, patience: int | None = None) -> Score:
         """Wait for the device, and return the means over all images. With `patience`, overflows are left out."""
-        if not self.sizes:
+        if not self.losses:
             raise ValueError("there are no batches: use a set with at least one image")
-        losses = torch.stack(self.losses).cpu().double()  # (B,)
-        sizes = torch.tensor(self.sizes, dtype=torch.float64)  # (B,)
-        accuracy = float(sum(self.correct) / sizes.sum())
+        losses = torch.stack(self.losses).cpu().double()  # (batches,)
+        sizes = torch.tensor([len(right) for right in self.right]).double()  # (batches,)
+        right = torch.cat(self.right).cpu().numpy()  # bool (images,)
         # A loss that overflowed, with finite losses after it, has done no harm.
         if patience is not None and not self.diverges(patience):
             sizes = sizes.where(losses.isfinite(), 0)
             losses = losses.nan_to_num(0, 0, 0)
         # Each image counts equally, also in a smaller last batch.
-        return Score(float(losses @ sizes / sizes.sum()), accuracy, sum(self.sizes))
+        loss = float(losses @ sizes / sizes.sum())
+        return Score(loss, float(right.mean()), len(right), len(losses), np.packbits(right).tobytes().hex())
