@@ -66,6 +66,10 @@ def run(options: argparse.Namespace) -> int:
         from cnnlesson.experiments.depth import run_depth
 
         run_depth(options)
+    elif options.command == "atlas":
+        from cnnlesson.experiments.atlas import run_atlas
+
+        run_atlas(options)
     else:
         from cnnlesson.experiments.depth import run_deepen
 
@@ -92,6 +96,9 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
     about = "make a plain network that 'depth' trained deeper, with identity blocks, and train it on"
     add_deepen_options(commands.add_parser("deepen", help=about).add_argument)
+
+    about = "train the atlas, about 900 small networks: four hours on one CPU core"
+    add_atlas_options(commands.add_parser("atlas", help=about).add_argument)
 
     selftest = commands.add_parser("selftest", help="check this machine in about two minutes, and print one page")
     add_device(selftest.add_argument)
@@ -147,12 +154,10 @@ def add_exercise_options(add: Callable) -> None:
     add("--augment", action="store_true", help="flip and shift the training images at random")
     add("--dropout", type=PROBABILITY, default=0.5, metavar="P", help="alexnet's, 0 to 1 (0.5)")
     add("--small-images", action="store_true", help="resnet18's first convolution is 3×3, with no pool after it")
-    parts = "3/8 trains every eighth point: start one process per part"
-    add("--part", metavar="K/N", type=part, default=(1, 1), help=parts)
+    add_part(add)
     add("--ray", metavar="ADDRESS", help="of a Ray cluster that runs the trials, or 'auto' (needs cnnlesson[ray])")
     add("--gpus-per-trial", metavar="N", type=POSITIVE, default=1.0, help="with --ray; 0.5: two per GPU (1)")
     add("--retry-failed", action="store_true", help="run the failed trials once more")
-    add("--forecast", action="store_true", help="only print how long it will take, and how much memory")
     add("--fit", metavar="MINUTES", type=POSITIVE, help="only print how many epochs or images fit into a time")
     add("--conclusions", metavar="FILE", type=Path, help="your own conclusions for the report, a text in Markdown")
 
@@ -173,6 +178,12 @@ def add_depth_options(add: Callable) -> None:
     add_common_options(add, CIFAR, "results/depth")
 
 
+def add_atlas_options(add: Callable) -> None:
+    add("--data", default="cifar10", help=f"{CIFAR} (cifar10)")
+    add_folders(add, "results/atlas")
+    add_part(add)
+
+
 def add_deepen_options(add: Callable) -> None:
     add("--depth", required=True, metavar="N", type=COUNT, help="of the trained network")
     add("--to", required=True, metavar="N", type=COUNT, help="the number of layers it should have")
@@ -185,9 +196,19 @@ def add_common_options(add: Callable, data: str, out: str) -> None:
     add("--data", required=True, help=data)
     add("--epochs", required=True, metavar="N", type=COUNT, help="passes over the training images")
     add("--images", metavar="N", type=COUNT, help="use only N of the training images, the same share of each class")
+    add_folders(add, out)
+
+
+def add_folders(add: Callable, out: str) -> None:
     add("--out", type=Path, default=Path(out), help=f"folder for everything that is written ({out})")
     add("--root", type=Path, default=Path("data"), help="folder for downloads and decoded images (data)")
     add_device(add)
+
+
+def add_part(add: Callable) -> None:
+    parts = "3/8 trains every eighth point: start one process per part"
+    add("--part", metavar="K/N", type=part, default=(1, 1), help=parts)
+    add("--forecast", action="store_true", help="only print how long it will take, and how much memory")
 
 
 def add_device(add: Callable) -> None:

@@ -188,8 +188,7 @@ class Exercise:
             path = self.grid.checkpoint(point | {"seed": seed} if len(seeds) > 1 else point)
             if not path.exists():
                 return None
-            model = self.build_model()
-            model.load_state_dict(torch.load(path, map_location="cpu", weights_only=True)["model"])
+            model = trial.trained_model(self.build_model, path)
             model.to(batches.device, memory_format=torch.channels_last)
             accuracies.append(evaluate(model, batches).accuracy)
         return sum(accuracies) / len(accuracies)

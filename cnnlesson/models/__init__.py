@@ -3,6 +3,7 @@
 from cnnlesson.models.alexnet import AlexNet
 from cnnlesson.models.identity import insert_identity_blocks
 from cnnlesson.models.resnet import BasicBlock, Bottleneck, ResNet, cifar_resnet, resnet18, resnet34, resnet50
+from cnnlesson.models.small_alexnet import SmallAlexNet
 from cnnlesson.models.two_towers import TwoTowerAlexNet
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "BasicBlock",
     "Bottleneck",
     "ResNet",
+    "SmallAlexNet",
     "TwoTowerAlexNet",
     "cifar_resnet",
     "insert_identity_blocks",

@@ -1,0 +1,118 @@
+"""How sure a results table is: the standard error of an accuracy, and the points that cannot be told apart."""
+
+import math
+
+import numpy as np
+import pandas as pd
+from scipy.stats import binomtest, tukey_hsd
+
+from cnnlesson.points import name_of, words
+from cnnlesson.results import at_point, best_point, grid_names, last_epochs
+from cnnlesson.runtime.display import count
+
+LEVEL = 0.05  # at most this share of tables of equally good points has a difference that counts as real
+
+
+def standard_error(accuracy: float, num_images: int) -> float:
+    """The standard deviation of an accuracy over random sets of `num_images` images: √(p (1 − p) / n)."""
+    return math.sqrt(accuracy * (1 - accuracy) / num_images)
+
+
+def right_images(bits: str, num_images: int) -> np.ndarray:
+    """Which images were classified correctly, bool (num_images,), from `Score.right` or the column val_right."""
+    return np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8))[:num_images].astype(bool)
+
+
+def mcnemar(right: np.ndarray, other: np.ndarray) -> float:
+    """The exact p-value of McNemar's test: could two networks that are right on these images be equally good?
+
+    Only the images on which exactly one of the two is right tell them apart. For equally good networks each of these
+    goes to either of them with probability 1/2.
+
+    Args:
+        right, other: bool (N,), the images on which either network is right.
+    """
+    only_one, only_other = int((right & ~other).sum()), int((other & ~right).sum())
+    return binomtest(only_one, only_one + only_other).pvalue if only_one + only_other else 1.0
+
+
+def differences(results: pd.DataFrame) -> pd.DataFrame:
+    """How far each completed point is below the best one, and whether that can be noise.
+
+    With one trial per point, McNemar's test compares two trained networks, by the images on which only one is right.
+    With several seeds, Tukey's test compares two points, by the spread of the seeds. Either p-value allows for the
+    number of pairs of points: of many equally good points, the best is the luckiest.
+
+    Returns:
+        A row per completed point but the best, in the order of the table. The columns are those of the grid without
+        the seed; difference, of the (mean) validation accuracies after the last epoch, between 0 and 1; and p, which is
+        NaN if the table lacks val_right.
+    """
+    names = [name for name in grid_names(results) if name != "seed"]
+    best = best_point(results, allow_unfinished=True)
+    if best is None:
+        return pd.DataFrame(columns=[*names, "difference", "p"])
+    last = last_epochs(results)
+    points = [(key, trials) for key, trials in last.groupby(names, sort=False) if set(trials["state"]) == {"completed"}]
+    at_best = at_point(last, best)
+    best_key = tuple(at_best[names].iloc[0])
+    others = {key: trials for key, trials in points if key != best_key}
+    if min(len(trials) for _, trials in points) > 1 and others:
+        with np.errstate(all="ignore"):  # the spread may be 0
+            tukey = tukey_hsd(*(trials["val_accuracy"] for trials in (at_best, *others.values())))
+        p_values = np.nan_to_num(tukey.pvalue[0, 1:], nan=1.0)  # NaN if the spread and the difference are 0
+    else:
+        num_pairs = math.comb(len(points), 2)
+        p_values = [min(1.0, num_pairs * _p_of_images(at_best, trials)) for trials in others.values()]
+    mean = at_best["val_accuracy"].mean()
+    rows = [
+        [*key, mean - trials["val_accuracy"].mean(), p]
+        for (key, trials), p in zip(others.items(), p_values, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=[*names, "difference", "p"])
+
+
+def _p_of_images(trials: pd.DataFrame, others: pd.DataFrame) -> float:
+    pair = [trials.iloc[0], others.iloc[0]]
+    if not all(trial.get("val_right") for trial in pair):
+        return math.nan
+    return mcnemar(*(right_images(trial["val_right"], int(trial["val_images"])) for trial in pair))
+
+
+def like_best(results: pd.DataFrame) -> list[dict]:
+    """The completed points that cannot be told apart from the best one, which is not among them."""
+    table = differences(results)
+    alike = table[~(table["p"] < LEVEL)].drop(columns=["difference", "p"])
+    return [{name_of(column): value for column, value in point.items()} for point in alike.to_dict("records")]
+
+
+def smallest_difference(results: pd.DataFrame) -> float:
+    """About the smallest difference from the best point that counts as real; NaN if none does.
+
+    It is the middle between the largest difference that does not count and the smallest that does.
+    """
+    table = differences(results)
+    is_real = table["p"] < LEVEL
+    if not is_real.any():
+        return math.nan
+    real, noise = table["difference"][is_real].min(), table["difference"][~is_real].max()
+    return real if pd.isna(noise) else (real + noise) / 2
+
+
+def verdict(results: pd.DataFrame) -> str:
+    """In one or two sentences, which points the best one can be told apart from."""
+    best, table = best_point(results, allow_unfinished=True), differences(results)
+    if best is None or table.empty:
+        return ""
+    seeds = results["seed"].nunique() if "seed" in results else 1
+    images = last_epochs(results)["val_images"].max() if "val_images" in results else 0
+    by = count(seeds, "seed") if seeds > 1 else f"{count(int(images), 'validation image')} and one seed"
+    if table["p"].isna().any():
+        return "The table does not tell how much of a difference is noise: it lacks the images that were right."
+    alike = like_best(results)
+    if not alike:
+        return f"{words(best)} is better than every other point by more than noise, with {by}."
+    named = "; ".join(map(words, alike[:3])) + ("; ..." if len(alike) > 3 else "")
+    others = "None of the others" if len(alike) == len(table) else f"{len(alike)} of the {len(table)} other points"
+    verb = "can" if len(alike) == len(table) else "cannot"
+    return f"{others} {verb} be told apart from {words(best)} with {by}: {named}."
