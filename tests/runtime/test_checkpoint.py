@@ -16,6 +16,7 @@ from torch.optim import lr_scheduler
 
 from cnnlesson.data import Batches, ImageSet
 from cnnlesson.runtime import device as runtime_device
+from cnnlesson.runtime.checkpoint import Checkpoint
 from cnnlesson.training import Epoch, train
 
 TIMING = {"seconds": 0, "images_per_second": 0}
@@ -135,6 +136,7 @@ REFUSED = "the checkpoint {} is of another training ({}): name another file, or 
     [
         ({"lr": 0.01}, "optimizer.lr was 0.05, now it is 0.01"),
         ({"make_optimizer": functools.partial(sgd, momentum=0.5)}, "optimizer.momentum was 0.9, now it is 0.5"),
+        ({"make_optimizer": functools.partial(sgd, fused=None)}, "optimizer.fused was True, now it is None"),
         ({"make_optimizer": torch.optim.Adam}, "optimizer was SGD, now it is Adam"),
         ({"make_scheduler": cosine}, "scheduler was None, now it is CosineAnnealingLR"),
         ({"batch_size": 5}, "batches.batch_size was 8, now it is 5"),
@@ -267,6 +269,22 @@ def test_the_scale_of_gradients_is_restored(image_set, tmp_path, monkeypatch):
     assert scaler.get_scale() != 1024
     list(resumed.run(tmp_path / "training.pt", epochs=2))
     assert scaler.get_scale() == 1024
+
+
+@pytest.mark.parametrize("num_gpus", [0, 1, 2, 3])
+def test_each_gpu_that_is_there_resumes_with_its_random_numbers(tmp_path, monkeypatch, num_gpus):
+    restored = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_rng_state_all", lambda: [torch.tensor([1]), torch.tensor([2])])
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: num_gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: num_gpus)
+    monkeypatch.setattr(torch.cuda, "set_rng_state_all", restored.extend)
+    model = nn.Linear(2, 2)
+    checkpoint = Checkpoint(tmp_path / "training.pt", model, sgd(model.parameters(), lr=0.1), None, [])
+    checkpoint.save([])
+    assert restored == []
+    checkpoint.load()
+    assert restored == [torch.tensor([1]), torch.tensor([2])][:num_gpus]
 
 
 def test_a_checkpoint_without_a_scaler_resumes_and_one_without_settings_is_refused(image_set, tmp_path):
