@@ -134,6 +134,15 @@ def test_the_device_is_the_cpu_if_there_is_no_gpu(monkeypatch, image_set):
     assert Batches(image_set, batch_size=8, image_size=16).device == torch.device("cpu")
 
 
+@pytest.mark.parametrize("spare", [-1, 0, 1])
+def test_images_that_fill_less_than_half_of_the_free_memory_move_to_the_device(monkeypatch, image_set, spare):
+    moved = []
+    monkeypatch.setattr(ImageSet, "to", lambda self, device: moved.append(device) or self)
+    monkeypatch.setattr("cnnlesson.data.batches.free_bytes", lambda device: 2 * image_set.images.nbytes + spare)
+    Batches(image_set, batch_size=8, image_size=16, device="cpu")
+    assert moved == ([torch.device("cpu")] if spare > 0 else [])
+
+
 def test_grey_images_become_grey_batches():
     grey = torch.full((2, 3, 8, 8), 128, dtype=torch.uint8)
     images, _ = next(iter(Batches(ImageSet(grey, torch.tensor([0, 0]), ("grey",)), 2, image_size=8, device="cpu")))
