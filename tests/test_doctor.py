@@ -127,8 +127,10 @@ def test_the_lessons_networks_get_no_line_if_they_learn(history):
 
 def test_slow_learning_gets_a_mild_line_that_names_both_directions():
     (line,) = remarks(RESNET18_LR_0001_BATCH_64, num_classes=10)
-    assert "If the next epochs are no better, the learning rate 0.001 is most likely too small for SGD" in line
-    assert "too large for Adam" in line
+    assert line.endswith(
+        "If the next epochs are no better, the learning rate 0.001 is most likely too small for SGD (then try 0.01) or "
+        "too large for Adam (then try 0.0001, with a new network)."
+    )
 
 
 def test_a_network_that_collapses_to_chance_in_its_first_epoch_has_a_too_large_learning_rate():
@@ -281,6 +283,103 @@ def test_overfitting_is_named_with_the_best_epoch(num_classes):
     (line,) = diagnose(history, num_classes)
     assert f"no better than the {best.val_accuracy:.1%} of epoch {best.number}: overfitting" in line
     assert "augmentation, more weight decay, dropout or more images" in line
+
+
+def losses(lr: float, *pairs: tuple[float, float]) -> list[Epoch]:
+    """A training whose accuracies stay at chance level for three classes."""
+    return recorded(lr, *((train_loss, 0.33, val_loss, 0.33) for train_loss, val_loss in pairs))
+
+
+# ln(3), the loss at chance level, is 1.0986.
+@pytest.mark.parametrize(
+    ("history", "remark"),
+    [
+        (losses(0.3, (10.9, 1.1)), None),  # ten times ln(3) is 10.986
+        (losses(0.3, (11.0, 1.1)), "is 11, far above ln(3) = 1.099, the loss at chance level: the learning rate 0.3"),
+        (losses(0.01, (1.2, 1.1), (1.065, 1.1)), None),  # 97 % is 1.0656
+        (losses(0.01, (1.066, 1.1), (1.066, 1.2)), "is 1.066, hardly better than ln(3) = 1.099"),
+        (losses(0.01, (1.1, 1.1), (1.1, 1.2)), "is 1.100, no better than ln(3) = 1.099"),
+        (losses(0.01, (1.1056, 1.1), (1.1, 1.1)), None),  # fell by more than 0.5 %, which is 0.0055
+        (losses(0.01, (1.1054, 1.1), (1.1, 1.1)), "no better than"),
+        (losses(0.01, (1.1, 1.1), (1.647, 1.1)), "is 1.647, no better than"),  # one and a half times is 1.6479
+        (losses(0.01, (1.1, 1.1), (1.649, 1.1)), "has risen from 1.100 to 1.649, far above ln(3)"),
+        (losses(0.01, (1.7, 1.1), (1.7, 1.1)), "no better than"),  # not risen
+        (losses(0.01, (1.032, 1.1), (1.1, 1.1)), "after 1.032 in epoch 1: the learning rate 0.01 is too large"),
+        (losses(0.01, (1.034, 1.2), (1.1, 1.1)), "about the same for every image"),  # 94 % is 1.0327
+        (losses(0.01, (1.66, 1.1), (1.66, 1.2), (1.655, 1.1)), "after 1.660 in epoch 1: the learning rate 0.01 is too"),
+        (losses(0.01, (1.64, 1.1), (1.64, 1.2), (1.636, 1.1)), "about the same for every image"),
+        (losses(9e-5, (1.032, 1.1), (1.1, 1.1)), "the learning rate 9e-05 is too small. Try 0.0009 or more"),
+        (losses(0.002, (1.2, 1.2), (1.1, 1.1), (1.1, 1.3), (1.1, 1.1)), "the learning rate 0.002 is too small"),
+        (losses(0.002, (1.2, 1.1), (1.1, 1.1), (1.2, 1.1), (1.1, 1.1)), "the learning rate 0.002 is too small"),
+        (losses(0.002, (1.11, 1.1), (1.1, 1.1), (1.11, 1.2), (1.12, 1.1)), "0.002 is most likely too small for SGD"),
+        (losses(0.002, (1.11, 1.11), (1.109, 1.109)), "falls slowly. Deep networks without batch norm may start so: "
+         "wait a few epochs. Then try a larger learning rate, such as 0.006."),
+        (losses(0.003, (1.11, 1.11), (1.109, 1.109)), "may start so: wait a few epochs."),
+        (losses(0.002, (1.11, 1.16), (1.109, 1.155)), "0.002 is most likely too small for SGD"),  # 105 % is 1.1535
+        (losses(0.002, (1.11, 1.11), (1.109, 1.111)), "0.002 is most likely too small for SGD"),
+        (losses(0, (1.1, 1.1)), None),
+        (losses(0, (1.1, 1.1), (1.1, 1.1)), "The learning rate is 0"),
+        (losses(0, (1.1, 1.1), (1.1, 1.1), (1.1, 1.1)), "The learning rate is 0"),
+    ],
+)  # fmt: skip
+def test_the_loss_from_which_a_training_is_stuck(history, remark):
+    lines = diagnose(history, num_classes=3)
+    assert len(lines) == (remark is not None)
+    assert all(remark in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "train_accuracy", "val_accuracies", "is_named"),
+    [
+        (3, 0.9, (0.38, 0.37), True),  # 5 points above chance level are 38.3 %
+        (3, 0.9, (0.33, 0.39), False),
+        (3, 0.9, (0.39, 0.33), False),
+        (100, 0.9, (0.014, 0.012), True),  # one and a half times chance level is 1.5 %
+        (100, 0.9, (0.01, 0.016), False),
+        (3, 0.47, (0.33, 0.34), True),  # a fifth of the way from chance level to 1 is 46.7 %
+        (3, 0.46, (0.33, 0.34), False),
+    ],
+)
+def test_the_accuracies_at_which_only_training_learns(num_classes, train_accuracy, val_accuracies, is_named):
+    history = recorded(0.01, *((0.5, train_accuracy, 5.0, accuracy) for accuracy in val_accuracies))
+    lines = diagnose(history, num_classes)
+    assert len(lines) == is_named
+    assert all(line.startswith(f"Validation accuracy is {val_accuracies[1]:.1%}, no better than") for line in lines)
+    falling = recorded(0.01, (0.5, train_accuracy, 6.0, 0.01), (0.5, train_accuracy, 5.0, 0.01))
+    assert diagnose(falling, num_classes) == diagnose(history[:1], num_classes) == []
+
+
+@pytest.mark.parametrize(
+    ("figures", "best"),
+    [
+        ([(0.5, 0.7, 0.9, 0.6), (0.4, 0.8, 1.0, 0.59), (0.3, 0.9, 1.1, 0.58)], 1),
+        ([(0.5, 0.7, 0.9, 0.6), (0.4, 0.8, 1.0, 0.59)], None),  # one epoch without a better one is often noise
+        ([(0.5, 0.7, 0.9, 0.6), (0.4, 0.8, 0.8, 0.59), (0.3, 0.9, 1.1, 0.58)], None),  # the loss has become better
+        ([(0.5, 0.7, 0.9, 0.6), (0.4, 0.8, 1.0, 0.61), (0.3, 0.9, 1.1, 0.58)], None),
+        ([(0.5, 0.7, 0.9, 0.6), (0.4, 0.8, 1.0, 0.59), (0.3, 0.77, 1.1, 0.58)], None),  # a gap of less than 20 points
+        ([(0.5, 0.7, 0.9, 0.6), (0.4, 0.8, 1.0, 0.59), (0.3, 0.79, 1.1, 0.58)], 1),
+    ],
+)
+def test_the_epoch_from_which_a_training_overfits(figures, best):
+    lines = diagnose(recorded(0.01, *figures), num_classes=3)
+    assert len(lines) == (best is not None)
+    assert all(f"validation 58.0%, no better than the 60.0% of epoch {best}: overfitting" in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("train_loss", "val_loss", "name"),
+    [(float("nan"), 1.0, "training"), (1.0, float("inf"), "validation"), (float("inf"), float("nan"), "training")],
+)
+def test_the_loss_that_is_not_finite_is_named(train_loss, val_loss, name):
+    history = recorded(0.05, (1.0, 0.3, 1.0, 0.3), (train_loss, 0.3, val_loss, 0.3))
+    (line,) = diagnose(history, num_classes=3)
+    assert line.startswith(f"The {name} loss is not finite in epoch 2: training has diverged.")
+    assert line.endswith("Try a learning rate ten times smaller, 0.005.")
+
+
+@pytest.mark.parametrize(("busy", "count"), [(0, 1), (0.49, 1), (0.5, 0), (1, 0), (None, 0)])
+def test_a_device_that_is_busy_for_less_than_half_of_the_time_is_named(busy, count):
+    assert len(diagnose([], num_classes=3, busy=busy)) == count
 
 
 def test_without_epochs_there_is_no_remark():
