@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pandas as pd
-from scipy.stats import binomtest, tukey_hsd
+from scipy.stats import binomtest, t
 
 from cnnlesson.points import name_of, words
 from cnnlesson.results import at_point, best_point, grid_names, last_epochs
@@ -40,7 +40,7 @@ def differences(results: pd.DataFrame) -> pd.DataFrame:
     """How far each completed point is below the best one, and whether that can be noise.
 
     With one trial per point, McNemar's test compares two trained networks, by the images on which only one is right.
-    With several seeds, Tukey's test compares two points, by the spread of the seeds. Either p-value allows for the
+    With several seeds, Student's t-test compares two points, by the spread of the seeds. Either p-value allows for the
     number of pairs of points: of many equally good points, the best is the luckiest.
 
     Returns:
@@ -53,30 +53,32 @@ def differences(results: pd.DataFrame) -> pd.DataFrame:
     if best is None:
         return pd.DataFrame(columns=[*names, "difference", "p"])
     last = last_epochs(results)
-    points = [(key, trials) for key, trials in last.groupby(names, sort=False) if set(trials["state"]) == {"completed"}]
+    by_point = last.groupby(names, sort=False)
+    last = last[by_point["state"].transform(lambda states: (states == "completed").all())]
     at_best = at_point(last, best)
-    best_key = tuple(at_best[names].iloc[0])
-    others = {key: trials for key, trials in points if key != best_key}
-    if min(len(trials) for _, trials in points) > 1 and others:
-        with np.errstate(all="ignore"):  # the spread may be 0
-            tukey = tukey_hsd(*(trials["val_accuracy"] for trials in (at_best, *others.values())))
-        p_values = np.nan_to_num(tukey.pvalue[0, 1:], nan=1.0)  # NaN if the spread and the difference are 0
-    else:
-        num_pairs = math.comb(len(points), 2)
-        p_values = [min(1.0, num_pairs * _p_of_images(at_best, trials)) for trials in others.values()]
+    others = {key: trials for key, trials in last.groupby(names, sort=False) if key != tuple(at_best[names].iloc[0])}
+    # Three seeds say little about the spread at one point, so that of all points counts.
+    deviations = last["val_accuracy"] - last.groupby(names)["val_accuracy"].transform("mean")
+    degrees = len(last) - len(others) - 1
+    variance = (deviations**2).sum() / degrees if degrees else None
+    num_pairs = math.comb(len(others) + 1, 2)
     mean = at_best["val_accuracy"].mean()
-    rows = [
-        [*key, mean - trials["val_accuracy"].mean(), p]
-        for (key, trials), p in zip(others.items(), p_values, strict=True)
-    ]
+    rows = []
+    for key, trials in others.items():
+        difference = mean - trials["val_accuracy"].mean()
+        if variance is None:
+            p = _p_of_images(at_best.iloc[0], trials.iloc[0])
+        else:
+            error = math.sqrt(variance * (1 / len(at_best) + 1 / len(trials)))
+            p = 2 * t.sf(difference / error, degrees) if error else float(difference == 0)
+        rows.append([*key, difference, p if math.isnan(p) else min(1.0, num_pairs * p)])
     return pd.DataFrame(rows, columns=[*names, "difference", "p"])
 
 
-def _p_of_images(trials: pd.DataFrame, others: pd.DataFrame) -> float:
-    pair = [trials.iloc[0], others.iloc[0]]
-    if not all(trial.get("val_right") for trial in pair):
+def _p_of_images(trial: pd.Series, other: pd.Series) -> float:
+    if not (trial.get("val_right") and other.get("val_right")):
         return math.nan
-    return mcnemar(*(right_images(trial["val_right"], int(trial["val_images"])) for trial in pair))
+    return mcnemar(*(right_images(one["val_right"], int(one["val_images"])) for one in (trial, other)))
 
 
 def like_best(results: pd.DataFrame) -> list[dict]:

@@ -39,8 +39,8 @@ def gradient_norms(model: nn.Module, images: torch.Tensor, labels: torch.Tensor)
 def activation_sizes(model: nn.Module, images: torch.Tensor) -> dict[str, float]:
     """The root mean square of the output of each convolution and linear layer, in training mode.
 
-    Layers are in the order of `gradient_norms`; one that never runs is nan. The model and its running statistics are
-    left unchanged.
+    Layers are in the order of `gradient_norms`; the value of one that never runs is NaN. The model and its running
+    statistics are left unchanged.
 
     Args:
         model: on the same device as the images.

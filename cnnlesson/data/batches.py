@@ -20,7 +20,7 @@ CHANNEL_STD = (0.229, 0.224, 0.225)
 class Batches:
     """Iterate over batches of (images, labels) that are ready for the network, on its device.
 
-    images is float32 (B, 3, image_size, image_size), normalized to about mean 0 and standard deviation 1, in
+    images is float32 (B, 3, image_size, image_size), normalised to about mean 0 and standard deviation 1, in
     channels-last memory; labels is int64 (B,). A pass yields every image once. The last batch may be smaller, but a
     single last image joins the batch before it: batch norm cannot train on one image.
 
@@ -89,7 +89,7 @@ class Batches:
         self._epoch = epoch
 
     def fingerprint(self) -> dict[str, int | str | bool | None]:
-        """Return plain values that identify these batches. A checkpoint refuses to continue with other ones."""
+        """Return plain values that identify these batches. A checkpoint refuses to continue with different ones."""
         return {
             "num_images": len(self.image_set),
             "digest": self.image_set.fingerprint(),
@@ -128,7 +128,7 @@ class Batches:
             images = images.contiguous(memory_format=torch.channels_last)
             if images.shape[2:] != (self.image_size, self.image_size):
                 images = transforms.resize(images, [self.image_size, self.image_size])  # (B, 3, S, S)
-            # Normalize in place: that takes one float32 copy of the batch instead of three.
+            # Normalise in place: that takes one float32 copy of the batch instead of three.
             yield images.float().sub_(self.mean).div_(self.std), labels
         _may_continue(self, len(self))
 

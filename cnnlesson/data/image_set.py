@@ -49,7 +49,7 @@ class ImageSet:
         return f"ImageSet({len(self):,} images of {height}×{width}, {len(self.classes)} classes)"
 
     def fingerprint(self) -> str:
-        """A digest of all labels and of up to 500 evenly spaced images, to notice that a set has changed."""
+        """A digest of all labels and of up to 500 evenly spaced images, to detect that a set has changed."""
         every = max(1, -(-len(self) // 500))
         digest = hashlib.sha256(self.labels.cpu().numpy().tobytes())
         digest.update(self.images[::every].cpu().numpy().tobytes())

@@ -14,11 +14,11 @@ CLUTTER = 3  # small bars drawn over each image
 
 
 def shapes(seed: int) -> TrainTest:
-    """5,000 training and 1,000 test images of 64×64 pixels in ten balanced classes; the same seed, the same images.
+    """5,000 training and 1,000 test images of 64×64 pixels in ten balanced classes.
 
-    Position, size, rotation, colours and lighting are random, and small bars clutter each image. So a single pixel
-    says little about the class: a linear classifier on pixels does poorly, while a convolutional network learns the
-    classes within minutes on a CPU.
+    The same seed returns the same images. Position, size, rotation, colours and lighting are random, and small bars
+    clutter each image. So a single pixel reveals little about the class: a linear classifier on pixels does poorly,
+    while a convolutional network learns the classes within minutes on a CPU.
     """
     generator = torch.Generator().manual_seed(seed)
     chunks = [_draw_chunk(500, generator) for _ in range((NUM_TRAIN + NUM_TEST) // 500)]

@@ -12,12 +12,12 @@ class AlexNet(nn.Module):
     neural networks" (2014), which needs only one GPU; the 2012 network of Krizhevsky, Sutskever and Hinton has two
     towers. The layers are in torchvision's order; with torchvision's weights the outputs match torchvision's.
 
-    Weights start from a normal distribution with variance 1 / fan_in, biases at 0. ReLU halves the mean square of the
-    signal and max pooling raises it again, so the logits of the untrained network have about a fifth of the input's
-    standard deviation. With PyTorch's default, a variance of 1 / (3 fan_in), eight layers leave less than a
-    hundredth. The gradient is as small, and the loss stays on its plateau at chance level, ln(num_classes). A variance
-    of 2 / fan_in (He et al., "Delving deep into rectifiers", 2015) is meant for networks without pooling. Here the
-    signal would grow, and the first steps with momentum would throw the weights onto that same plateau.
+    The initial weights are drawn from a normal distribution with variance 1 / fan_in; biases are 0. ReLU halves the
+    mean square of the signal and max pooling raises it again, so the logits of the untrained network have about a fifth
+    of the input's standard deviation. With PyTorch's default, a variance of 1 / (3 fan_in), eight layers leave less
+    than a hundredth. The gradient is equally small, so the loss stays on a plateau at chance level, ln(num_classes). A
+    variance of 2 / fan_in (He et al., "Delving deep into rectifiers", 2015) is meant for networks without pooling. Here
+    the signal would grow, and the first steps with momentum would move the weights onto the same plateau.
 
     Args:
         num_classes: the number of classes.

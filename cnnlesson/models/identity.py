@@ -16,8 +16,8 @@ def insert_identity_blocks(model: CifarResNet, blocks_per_stage: int, images: to
     The copy shows that a deeper plain network can do as well as the shallower one (He et al., section 1). If training
     from scratch ends with a higher error, the optimizer is to blame, not the network. The copy can be trained further.
 
-    Each new convolution copies its channels (one 1 in the middle of a 3×3 filter), and each new batch norm undoes its
-    own normalisation: its weight and bias are the standard deviation and mean of its input. ReLU changes nothing,
+    Each new convolution copies its channels (each filter has a single 1, at its centre), and each new batch norm undoes
+    its own normalisation: its weight and bias are the standard deviation and mean of its input. ReLU changes nothing,
     since the output of a block is never negative. In evaluation mode the outputs are therefore equal up to rounding.
     In training mode, batch norm divides by the standard deviation of the current batch: for `images` the outputs are
     equal too; for another batch, they are as close as the statistics of the two batches.

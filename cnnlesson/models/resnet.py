@@ -87,7 +87,7 @@ class Bottleneck(nn.Module):
 
     The 3×3 convolution works on a quarter of the output channels, so the block costs about as much as a `BasicBlock`
     with a quarter of its channels. It also has the stride, as in torchvision. In the paper, the first 1×1 convolution
-    has the stride, and so never sees three pixels in four.
+    has the stride, and so skips three of every four pixels.
     """
 
     expansion = 4
@@ -127,7 +127,7 @@ class PlainBlock(BasicBlock):
 
 
 class ResNet(nn.Module):
-    """Four stages of residual blocks with 64, 128, 256 and 512 filters; each stage halves the height and width.
+    """Four stages of residual blocks with 64, 128, 256 and 512 filters; all but the first halve the height and width.
 
     Layers have torchvision's names, so `load_state_dict` accepts torchvision's weights.
 
@@ -135,10 +135,10 @@ class ResNet(nn.Module):
         block: the residual unit, called as block(in_channels, out_channels, stride).
         blocks_per_stage: the number of blocks in each of the four stages, such as (2, 2, 2, 2).
         num_classes: the number of classes.
-        small_images: the paper's first convolution (7×7, stride 2) and pooling shrink an image to a quarter before
-            the first block. That suits 224 pixels, but of 64 it leaves 16, and the last stage sees a 2×2 map. True
-            uses a 3×3 convolution with stride 1 and no pooling: the last stage sees 8×8, for 15 times the
-            multiply-adds. It pays off on a GPU; on a CPU keep False. Compare both with `cnnlesson.anatomy.layer_table`.
+        small_images: the paper's first convolution (7×7, stride 2) and pooling shrink an image to a quarter of its
+            height and width before the first block. That suits 224 pixels, but 64 become 16, and the last stage sees
+            a 2×2 map. True uses a 3×3 convolution with stride 1 and no pooling: the last stage sees 8×8, for 15 times
+            the multiply-adds. Use it on a GPU; on a CPU, keep False. Compare both with `cnnlesson.anatomy.layer_table`.
     """
 
     def __init__(
@@ -227,7 +227,7 @@ def make_stage(
 
 
 def initialise(model: nn.Module) -> None:
-    """He initialisation of the convolutions, by fan_out ("Delving deep into rectifiers", 2015)."""
+    """He initialisation of the convolutions, with fan_out ("Delving deep into rectifiers", 2015)."""
     for layer in model.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")

@@ -10,7 +10,7 @@ from torch import nn
 class SmallAlexNet(nn.Module):
     """AlexNet's layers with fewer and smaller filters: 106,000 parameters instead of 57 million.
 
-    It has no batch norm and no dropout. Weights start as in `AlexNet`.
+    It has no batch norm and no dropout. The initial weights are drawn as in `AlexNet`.
 
     Args:
         num_classes: the number of classes.
