@@ -291,6 +291,15 @@ def test_images_of_several_sizes_are_resized_and_cropped(tmp_path, capsys):
         image_folder(path)
 
 
+@pytest.mark.parametrize("size", [(9, 7), (8, 9), (6, 6), (7, 5), (9, 6)])
+def test_the_first_image_of_another_size_is_named_with_both_sizes(size, tmp_path):
+    """Sizes are height × width, in the message and here."""
+    files = pets(image=lambda: png((6, 8))) | {"train/dog/1.png": png(size[::-1])}
+    with pytest.raises(ValueError) as refused:
+        image_folder(write_folder(tmp_path, files))
+    assert f"the first, 8×6 pixels, but train/dog/1.png has {size[0]}×{size[1]}: resize it" in str(refused.value)
+
+
 def test_images_of_one_size_keep_it(tmp_path):
     assert image_folder(write_folder(tmp_path, pets()), size=64).train.images.shape == (4, 3, 8, 8)
 
