@@ -122,7 +122,7 @@ check.split_indices(split_indices)
 # | part | what it determines | how often you use it |
 # | --- | --- | --- |
 # | training | the weights | in every step |
-# | validation | the hyper-parameters: which of many trained networks to keep | after every training run |
+# | validation | the hyperparameters: which of many trained networks to keep | after every training run |
 # | test | how good the chosen network is | once, at the end |
 #
 # Here are 200 "settings", all equally useless: each assigns classes at random. We compare them on 100 validation
@@ -293,7 +293,7 @@ print(f"mean {accuracies.mean():.1%}, standard deviation {accuracies.std():.1%},
 # usual choice, and the next lessons use one.
 
 # %% [markdown]
-# ## What the network gets
+# ## Normalise the images
 #
 # Networks train best on inputs with a mean near 0 and a standard deviation near 1. So you subtract the mean of each
 # colour channel and divide by the channel's standard deviation. Compute both once, over all pixels of all *training*
@@ -302,6 +302,8 @@ print(f"mean {accuracies.mean():.1%}, standard deviation {accuracies.std():.1%},
 # ### Exercise: channel_statistics
 #
 # **Difficulty:** easy · **Time:** 10 minutes
+#
+# Return the mean and the standard deviation of each colour channel, over all pixels of all images, scaled to 0..1.
 #
 # <details><summary>Hint 1</summary>The images are uint8: integers from 0 to 255, and nothing else fits. Convert them
 # to float before you do any arithmetic.</details>
