@@ -55,7 +55,7 @@ pd.options.display.max_colwidth = None  # do not truncate the arithmetic in tabl
 DATA = "shapes"  # @param ["shapes", "eurosat", "tiny-imagenet"]
 
 images = load_images(DATA)
-show(plot_images(images.train[torch.arange(12)]))
+show(plot_images(images.train[torch.linspace(0, len(images.train) - 1, 12).long()]))
 images.train
 
 # %% [markdown]
@@ -117,8 +117,8 @@ for size in (224, 227):
     print(size, "pixels:", (size - 11) / 4 + 1, "positions")
 
 # %% [markdown]
-# A window cannot have 54.25 positions, but it can have 55. So the network that was trained must have used 227 pixels,
-# or padding that the paper does not mention. The slide's network uses 227 pixels *and* a padding of 2, so its output
+# There cannot be 54.25 positions, but there can be 55. So the network that was trained must have used 227 pixels, or
+# padding that the paper does not mention. The slide's network uses 227 pixels *and* a padding of 2, so its output
 # has 56 pixels.
 
 # %% [markdown]
@@ -481,9 +481,9 @@ for epoch in live_board(train(model, train_batches, val_batches, optimizer, epoc
     history.append(epoch)
 
 # %% [markdown]
-# AlexNet has 61 million parameters and learns slowly at first: the loss stays near its initial value for a while
-# before it starts to fall. With more images and epochs, it continues to fall. In lesson 4 you look for a learning
-# rate, a batch size and a weight decay that suit this network.
+# AlexNet learns slowly at first: the loss stays near its initial value for a while before it starts to fall. With more
+# images and epochs, it continues to fall. In lesson 4 you look for a learning rate, a batch size and a weight decay
+# that suit this network.
 
 # %% [markdown]
 # ## What it gets wrong
