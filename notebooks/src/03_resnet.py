@@ -67,7 +67,7 @@ device = say_device()
 DATA = "shapes"  # @param ["shapes", "eurosat", "tiny-imagenet"]
 
 images = load_images(DATA)
-show(plot_images(images.train[torch.arange(6)]))
+show(plot_images(images.train[torch.linspace(0, len(images.train) - 1, 6).long()]))
 images.train
 
 # %% [markdown]
