@@ -94,6 +94,19 @@ def test_alexnet_names_the_image_shape_it_takes(shape):
         AlexNet(num_classes=7, dropout=0.5)(torch.zeros(shape))
 
 
+@pytest.mark.parametrize(
+    ("height", "width", "fits"), [(223, 254, True), (254, 223, True), (222, 227, False), (227, 255, False)]
+)
+def test_alexnet_takes_223_to_254_pixels(height, width, fits):
+    with torch.device("meta"):
+        model, images = AlexNet(num_classes=7, dropout=0.5), torch.zeros(2, 3, height, width)
+    if fits:
+        assert model(images).shape == (2, 7)
+    else:
+        with pytest.raises(ValueError, match=rf"got \(2, 3, {height}, {width}\)"):
+            model(images)
+
+
 @pytest.mark.parametrize("make_model", [resnet18, partial(cifar_resnet, 20)])
 def test_resnets_name_the_image_shape_they_take(make_model):
     with pytest.raises(ValueError, match=r"shape \(N, 3, H, W\), got \(2, 1, 64, 64\)"):
