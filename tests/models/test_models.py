@@ -58,6 +58,18 @@ def test_cifar_resnets_have_depth_layers(depth):
     assert len(layers) == depth
 
 
+@pytest.mark.parametrize("residual", [True, False])
+def test_cifar_resnets_have_the_papers_filters_and_maps(residual):
+    """Section 4.2: 3×3 convolutions only, and 16, 32 and 64 filters on maps of 32×32, 16×16 and 8×8."""
+    model, maps = cifar_resnet(8, 10, residual), []
+    convolutions = [layer for layer in model.modules() if isinstance(layer, nn.Conv2d)]
+    assert {layer.kernel_size for layer in convolutions} == {(3, 3)}
+    stages = [model.conv1, model.layer1, model.layer2, model.layer3]
+    with forward_hooks(stages, lambda layer, inputs, output: maps.append(tuple(output.shape[1:]))):
+        model(torch.randn(2, 3, 32, 32))
+    assert maps == [(16, 32, 32), (16, 32, 32), (32, 16, 16), (64, 8, 8)]
+
+
 def test_plain_and_residual_networks_differ_only_in_the_shortcuts():
     residual, plain = cifar_resnet(20, 10).eval(), cifar_resnet(20, 10, residual=False).eval()
     plain.load_state_dict(residual.state_dict())
