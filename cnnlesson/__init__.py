@@ -14,13 +14,14 @@ runtime/        what training needs from the machine: devices, memory, checkpoin
 Searching and whole experiments:
 
 search/         GridSearch: a grid of trials that resumes after a crash, on one machine or several
-experiments/    the exercise and the depth experiment, as run from a shell
-__main__.py     python -m cnnlesson exercise | status | depth | deepen
+experiments/    the exercise, the depth experiment and the atlas, as run from a shell
+__main__.py     python -m cnnlesson exercise | status | depth | deepen | atlas | selftest
 
 Results:
 
 points.py       the points of a grid, and how tables and text name them
 results.py      the results table of a search
+noise.py        which points of a table cannot be told apart
 report.py       the report that a student hands in, and the comparison with a reference
 reference/      measured results, each with a record of how it was made
 doctor.py       what is wrong with a training, and what to try
