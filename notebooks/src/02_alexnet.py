@@ -378,6 +378,8 @@ explore_layers()
 #
 # **Difficulty:** medium · **Time:** 20 minutes
 #
+# Write the network in the slide's table, followed by the three fully-connected layers.
+#
 # <details><summary>Hint 1</summary>The first row of the table is `nn.Conv2d(3, 64, kernel_size=11, stride=4,
 # padding=2)`, and the second is `nn.MaxPool2d(kernel_size=3, stride=2)`.</details>
 # <details><summary>Hint 2</summary>`x.flatten(1)` reshapes (N, 256, 6, 6) to (N, 9216).</details>
@@ -428,6 +430,8 @@ verdict = check.StudentAlexNet(StudentAlexNet)
 # ### Exercise: initial_loss
 #
 # **Difficulty:** easy · **Time:** 5 minutes
+#
+# Return the cross-entropy loss of a network that assigns the same probability to each class.
 #
 # <details><summary>Hint 1</summary>What probability does such a network assign to the correct class?</details>
 # <details><summary>Hint 2</summary>Cross-entropy is the negative natural logarithm of that probability.</details>
