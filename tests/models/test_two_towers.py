@@ -38,6 +38,17 @@ def test_the_filters_have_the_papers_sizes():
     assert shapes == [(96, 3, 11, 11), (256, 48, 5, 5), (384, 256, 3, 3), (384, 192, 3, 3), (256, 192, 3, 3)]
 
 
+def test_the_maps_have_the_sizes_in_the_figure():
+    with torch.device("meta"):
+        model, images = TwoTowerAlexNet(num_classes=10), torch.zeros(1, 3, 227, 227)
+    sizes = {}
+    layers = {layer: name for name, layer in model.named_children()}
+    with forward_hooks(layers, lambda layer, inputs, output: sizes.update({layers[layer]: output.shape[2:]})):
+        model(images)
+    expected = dict(conv1=55, pool1=27, conv2=27, pool2=13, conv3=13, conv4=13, conv5=13, pool5=6)
+    assert {name: size for name, size in sizes.items() if size} == {name: (n, n) for name, n in expected.items()}
+
+
 def test_the_initial_weights_are_the_papers():
     torch.manual_seed(0)
     model = TwoTowerAlexNet(num_classes=10)
