@@ -90,6 +90,55 @@ def test_weights_used_twice_count_once_and_their_multiply_adds_twice():
     assert arithmetic(layer, table.iloc[1])["params_k"] == "counted at the first use of the layer"
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        (
+            "conv1",
+            {
+                "out_size": "(65 + 2·2 - 5) / 2 + 1 = 33",
+                "memory_kb": "8·33·33·4 / 1024 = 34.0312",
+                "params_k": "8·3·5·5 + 8 = 608",
+                "flop_m": "8·3·5·5·33·33 = 653,400",
+            },
+        ),
+        ("bn1", {"params_k": "2·8 = 16", "flop_m": "not counted", "memory_kb": "8·33·33·4 / 1024 = 34.0312"}),
+        (
+            "pool1",
+            {
+                "out_size": "(33 + 2·1 - 4) / 2 + 1 = 16.5, rounded down",
+                "memory_kb": "8·16·16·4 / 1024 = 8",
+                "params_k": "no weights",
+                "flop_m": "no weights",
+            },
+        ),
+        (
+            "conv2",
+            {
+                "out_size": "(16 + 2·0 - 1) / 1 + 1 = 16",
+                "memory_kb": "4·16·16·4 / 1024 = 4",
+                "params_k": "4·4·1·1 = 16",
+                "flop_m": "4·4·1·1·16·16 = 4,096",
+            },
+        ),
+        (
+            "fc",
+            {"memory_kb": "10·4 / 1024 = 0.0390625", "params_k": "10·1024 + 10 = 10,250", "flop_m": "10·1024 = 10,240"},
+        ),
+    ],
+)
+def test_the_arithmetic_of_each_kind_of_layer_leads_to_its_row(name, expected):
+    model = nn.Sequential()
+    model.add_module("conv1", nn.Conv2d(3, 8, kernel_size=5, stride=2, padding=2))
+    model.add_module("bn1", nn.BatchNorm2d(8))
+    model.add_module("pool1", nn.MaxPool2d(kernel_size=4, stride=2, padding=1))
+    model.add_module("conv2", nn.Conv2d(8, 4, kernel_size=1, groups=2, bias=False))
+    model.add_module("flatten", nn.Flatten())
+    model.add_module("fc", nn.Linear(1024, 10))
+    table = layer_table(model, (3, 65, 65))
+    assert arithmetic(model.get_submodule(name), table.loc[name]) == expected
+
+
 @pytest.mark.parametrize(("padding", "pad", "out_size"), [("same", 2, 16), ("valid", 0, 12)])
 def test_padding_by_name_is_shown_as_a_number(padding, pad, out_size):
     model = nn.Sequential(nn.Conv2d(3, 8, kernel_size=5, padding=padding))
