@@ -4,7 +4,15 @@ import pytest
 import torch
 
 from cnnlesson.runtime import device as runtime_device
-from cnnlesson.runtime.device import busy_share, describe, find_device, training_dtype
+from cnnlesson.runtime.device import (
+    busy_share,
+    describe,
+    device_name,
+    find_device,
+    free_bytes,
+    gradient_scaler,
+    training_dtype,
+)
 
 
 @pytest.mark.parametrize(("index", "expected"), [(0, torch.float16), (1, torch.bfloat16)])
@@ -56,10 +64,68 @@ def test_a_gpu_that_is_older_than_the_kernels_of_pytorch_is_refused(monkeypatch)
         find_device("cuda:1")
 
 
+def test_a_pytorch_that_reports_no_kernels_refuses_no_gpu(monkeypatch):
+    gpus(monkeypatch, (7, 5), (3, 5))
+    monkeypatch.setattr(torch.cuda, "get_arch_list", list)
+    assert find_device("cuda:1") == torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize("name", ["avx512_bf16", "amx_bf16"])
 @pytest.mark.parametrize(("native", "expected"), [(True, torch.bfloat16), (False, torch.float32)])
-def test_a_cpu_computes_in_bfloat16_only_if_its_hardware_supports_it(monkeypatch, native, expected):
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": native}, raising=False)
+def test_a_cpu_computes_in_bfloat16_only_if_its_hardware_supports_it(monkeypatch, name, native, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {name: native}, raising=False)
     assert training_dtype(torch.device("cpu")) is expected
+
+
+def test_free_memory_is_that_of_the_gpu_and_unlimited_elsewhere(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100 + device.index, 1000))  # free, total
+    assert free_bytes(torch.device("cuda", 1)) == 101
+    assert free_bytes(torch.device("cpu")) == free_bytes(torch.device("mps")) == float("inf")
+
+
+def test_devices_are_named_as_people_call_them(monkeypatch):
+    gpus(monkeypatch, (6, 0))
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    names = [device_name(torch.device(kind)) for kind in ("cuda", "cpu", "mps")]
+    assert names == ["Tesla P100", "a CPU with 1 thread", "MPS"]
+
+
+@pytest.mark.parametrize(
+    ("options", "has_momentum"),
+    [
+        ({"fused": True, "momentum": 0.9}, True),
+        ({"fused": False, "momentum": 0.9}, False),  # torch creates it from the first gradient
+        ({"fused": True, "momentum": 0}, False),
+        ({"fused": True, "momentum": 0.9, "dampening": 0.5}, False),
+    ],
+)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_in_float16_the_momentum_of_fused_sgd_starts_at_zero(monkeypatch, dtype, options, has_momentum):
+    monkeypatch.setattr(runtime_device, "training_dtype", lambda device: dtype)
+    model = torch.nn.Linear(2, 3)
+    model.bias.requires_grad_(False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, **options)
+    scaler = gradient_scaler(model, optimizer)
+    assert gradient_scaler(model, optimizer) is scaler
+    assert scaler.is_enabled() == (dtype is torch.float16)
+    buffers = {parameter: state["momentum_buffer"] for parameter, state in optimizer.state.items() if state}
+    assert list(buffers) == ([model.weight] if has_momentum and dtype is torch.float16 else [])
+    assert not any(buffer.any() for buffer in buffers.values())
+
+
+@pytest.mark.parametrize(("threads", "expected"), [(1, [1.0, 0.5]), (2, [0.75, 0.25]), (4, [0.375, 0.125])])
+def test_a_cpu_is_as_busy_as_its_threads_are_on_average_since_the_last_call(monkeypatch, threads, expected):
+    clocks = {"perf_counter": iter([10.0, 12.0, 16.0]), "process_time": iter([5.0, 8.0, 10.0])}  # 3 of 2 s, 2 of 4 s
+    for name, values in clocks.items():
+        monkeypatch.setattr(runtime_device.time, name, values.__next__)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    with busy_share(torch.device("cpu")) as busy:
+        assert [busy(), busy()] == expected
+
+
+def test_how_busy_another_device_is_cannot_be_measured():
+    with busy_share(torch.device("mps")) as busy:
+        assert busy() is None
 
 
 def test_versions_of_torch_that_cannot_report_the_capabilities_compute_in_float32(monkeypatch):
