@@ -19,8 +19,9 @@ from markdown_it.common.utils import escapeHtml
 from matplotlib.figure import Figure
 from scipy.stats import binomtest
 
+from cnnlesson.noise import verdict
 from cnnlesson.plots import blank, plot_grid, plot_trials, plot_weight_decay
-from cnnlesson.plots.trials import outcomes, trial_curves
+from cnnlesson.plots.trials import outcomes, trial_curves, uncertainty
 from cnnlesson.points import words
 from cnnlesson.reference import files as measured_files
 from cnnlesson.results import ENDED, at_point, best_point, grid_names, last_epochs, unfinished
@@ -111,6 +112,8 @@ def write(
     images = {block.file: _png(block.figure) for block in blocks if isinstance(block, Picture)}
     table = pd.concat([table.assign(model=model) for model, table in results.items()], ignore_index=True)
     table.insert(0, "model", table.pop("model"))
+    if "val_right" in table:  # of the last epochs: with those of all, the file would be many times as large
+        table["val_right"] = table["val_right"].where(table.index.isin(last_epochs(table).index), "")
     files = images | measured_files("results", table, dict(about))
     files |= {"report.md": text.encode(), "report.html": _page(title, text, images).encode()}
     folder = make_folder(folder)
@@ -225,15 +228,15 @@ def _grid(prefix: str, model: str, point: dict, results: pd.DataFrame) -> Iterat
     """Learning rate by batch size: the table, the heat map and the curves of the trials."""
     where = _point(point) or "learning rate and batch size"
     title, file = f"{model}, {where}", _slug(f"{prefix}-{where}")
-    seeds = results["seed"].nunique() if "seed" in results else 1
-    mean = f", the mean of {seeds} seeds ± their standard deviation in percentage points" if seeds > 1 else ""
+    plus_minus = f" ({uncertainty(results)}, in percentage points)" if uncertainty(results) else ""
     last = last_epochs(results)
     ends = outcomes(last, AXES, "val_accuracy")["text"].unstack().sort_index(ascending=False).fillna("")
     yield f"### {where[0].upper() + where[1:]}"
-    yield f"Validation accuracy after the last epoch{mean}:"
+    yield f"Validation accuracy after the last epoch{plus_minus}:"
     yield _table(ends.rename(columns="batch size {:g}".format))
     if ends.size > 1:
         yield _picture(plot_grid(last, blank()).figure, f"{file}-heat-map", "Heat map", title)
+        yield from _verdict(last)
     curves = trial_curves(results)["text"].unstack("epoch").fillna("")
     if curves.empty:
         return
@@ -241,7 +244,7 @@ def _grid(prefix: str, model: str, point: dict, results: pd.DataFrame) -> Iterat
     if curves.shape[1] > MAX_EPOCHS:
         curves = curves.iloc[:, np.linspace(0, curves.shape[1] - 1, MAX_EPOCHS).round().astype(int)]
         some = f" ({MAX_EPOCHS} of them here, all in results.csv)"
-    yield f"Validation accuracy after each epoch{some}{mean}:"
+    yield f"Validation accuracy after each epoch{some}{plus_minus}:"
     yield _table(curves.sort_index(ascending=[False, True]).rename(columns="epoch {}".format))
     num_panels = results["lr"].nunique()
     axes = blank(1, num_panels, (3 * num_panels + 1.6, 3.2), sharey=True, squeeze=False)[0]
@@ -269,6 +272,12 @@ def _weight_decay(prefix: str, model: str, results: pd.DataFrame) -> Iterator[st
     yield _table(pd.DataFrame({"training": train["text"], "validation": validation["text"], "gap": gap}))
     figure = plot_weight_decay(last, blank()).figure
     yield _picture(figure, f"{prefix}-weight-decay", "Bars", f"{model}, {_point(point)}")
+    yield from _verdict(last)
+
+
+def _verdict(trials: pd.DataFrame) -> Iterator[str]:
+    if text := verdict(trials):
+        yield _plain(text)
 
 
 def _side_by_side(results: Mapping[str, pd.DataFrame]) -> Iterator[str]:

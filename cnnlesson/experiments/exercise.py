@@ -15,6 +15,7 @@ from cnnlesson import report
 from cnnlesson.data import Batches, ImageSet, named_images, split, take
 from cnnlesson.experiments import trial
 from cnnlesson.models import AlexNet, resnet18
+from cnnlesson.noise import verdict
 from cnnlesson.plots import blank, description, plot_grid, plot_weight_decay
 from cnnlesson.points import words
 from cnnlesson.reference import circumstances, images_digest
@@ -201,6 +202,7 @@ def _print(model: str, results: pd.DataFrame, num_classes: int) -> None:
         if len(grid[["lr", "batch_size"]].drop_duplicates()) > 1:  # else it is one of the decays at the best point
             print(f"validation accuracy, weight decay {decay:g} (chance level {1 / num_classes:.1%})")
             print(description(plot_grid(grid, blank())).text)
+            print(verdict(grid))
     best = best_point(results)
     if best is None:
         print("no trial was completed: try lower learning rates with --lr")
@@ -209,6 +211,7 @@ def _print(model: str, results: pd.DataFrame, num_classes: int) -> None:
     at_best = at_point(trials, {"lr": best["lr"], "batch_size": best["batch_size"]})
     if len(at_best) > 1:
         print(description(plot_weight_decay(at_best, blank())).text)
+        print(verdict(at_best))
 
 
 def _choose(exercises: Mapping[str, Exercise], results: Mapping[str, pd.DataFrame]) -> report.Chosen | None:

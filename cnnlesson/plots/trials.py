@@ -1,5 +1,6 @@
 """Figures of trainings: the history of one, and the trials of a grid."""
 
+import math
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
@@ -7,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
+from cnnlesson.noise import differences, like_best, smallest_difference
 from cnnlesson.plots.figures import (
     SERIES_COLOURS,
     TRAIN_COLOUR,
@@ -17,7 +19,7 @@ from cnnlesson.plots.figures import (
     new_axes,
     readable_on,
 )
-from cnnlesson.results import ENDED, last_epochs
+from cnnlesson.results import ENDED, best_point, last_epochs
 from cnnlesson.training import Epoch
 
 METRICS = {
@@ -62,10 +64,11 @@ def plot_history(history: Sequence[Epoch], axes: Sequence[Axes] | None = None) -
 def outcomes(results: pd.DataFrame, names: Sequence[str], metric: str) -> pd.DataFrame:
     """How the trials at each point ended: a row per point, with the columns mean, spread, note and text.
 
-    Mean and spread (the standard deviation) of `metric` are those of the trials that completed; both are NaN while a
-    trial of the point has not ended. The note is empty if all completed, and otherwise counts the other states:
-    "diverged", "1 of 3 diverged". The text is all of this: "37.5%", "37.5% ± 1.2" (in percentage points), "waiting",
-    "37.5% ± 1.2 (1 of 3 diverged)"; of a loss "1.234 ± 0.012".
+    Mean and spread of `metric` are those of the trials that completed; both are NaN while a trial of the point has not
+    ended. The spread is the standard deviation over the seeds; of a single trial's validation accuracy it is the
+    standard error that follows from the number of validation images, if the table has it. The note is empty if all
+    completed, and otherwise counts the other states: "diverged", "1 of 3 diverged". The text is all of this: "37.5%",
+    "37.5% ± 1.2" (in percentage points), "waiting", "37.5% ± 1.2 (1 of 3 diverged)"; of a loss "1.234 ± 0.012".
 
     Args:
         results: a row per trial, with the columns `names`, `metric` and state, and with seed if there are several.
@@ -78,7 +81,13 @@ def outcomes(results: pd.DataFrame, names: Sequence[str], metric: str) -> pd.Dat
     values = results[metric].where(states == "completed").groupby(points)
     ended = states.isin(ENDED).groupby(points).all()
     notes = states.groupby(points).agg(_note)
-    table = pd.DataFrame({"mean": values.mean().where(ended), "spread": values.std().where(ended), "note": notes})
+    mean, spread = values.mean(), values.std()
+    if metric == "val_accuracy" and "val_images" in results:
+        error = (
+            mean * (1 - mean) / results["val_images"].where(results["val_images"] > 0).groupby(points).min()
+        ) ** 0.5
+        spread = spread.where(values.count() > 1, error)
+    table = pd.DataFrame({"mean": mean.where(ended), "spread": spread.where(ended), "note": notes})
     return table.assign(text=[_text(*row, metric) for row in table.itertuples(index=False)])
 
 
@@ -114,6 +123,8 @@ def _is_loss(metric: str) -> bool:
 def plot_grid(results: pd.DataFrame, ax: Axes | None = None, metric: str = "val_accuracy") -> Axes:
     """A heat map of an accuracy or a loss by learning rate and batch size; with several seeds it shows the mean.
 
+    Validation accuracies have their `uncertainty`, and the cells that `cnnlesson.noise.differences` cannot tell apart
+    from the best one are marked. A bar beside the scale shows about the smallest difference from the best that counts.
     A hatched cell has no number: its trials diverged, failed or have not ended.
 
     Args:
@@ -126,6 +137,7 @@ def plot_grid(results: pd.DataFrame, ax: Axes | None = None, metric: str = "val_
     is_loss = _is_loss(metric)
     shown = grid if is_loss else 100 * grid
     ax = ax or new_axes()
+    marks = _marks(results) if metric == "val_accuracy" else {}
     image = ax.imshow(shown, cmap="cividis_r" if is_loss else "cividis", vmin=0, aspect="auto")  # light is good
     ax.patch.set(facecolor="white", hatch="///", edgecolor="lightgrey")  # visible in cells without a number
     for (lr, batch_size), mean, spread, note in table[["mean", "spread", "note"]].itertuples():
@@ -135,24 +147,52 @@ def plot_grid(results: pd.DataFrame, ax: Axes | None = None, metric: str = "val_
             ax.text(column, row, note.replace(", ", "\n"), ha="center", va="center", fontsize=13, bbox=style)
             continue
         style = {"ha": "center", "color": readable_on(image.to_rgba(shown.loc[lr, batch_size]))}
-        small = "\n".join(filter(None, [_spread(spread, metric), note]))
+        small = "\n".join(filter(None, [_spread(spread, metric), note, marks.get((lr, batch_size))]))
         ax.text(column, row, _number(mean, metric), va="bottom" if small else "center", fontsize=13, **style)
         if small:
             ax.text(column, row, small, va="top", fontsize=10, **style)
     ax.set_xticks(range(grid.shape[1]), grid.columns)
     ax.set_yticks(range(grid.shape[0]), [f"{lr:g}" for lr in grid.index])
     ax.set(xlabel="batch size", ylabel="learning rate")
-    ax.figure.colorbar(image, ax=ax, label=METRICS[metric] + (" (nats)" if is_loss else " (%)"))
+    unit = "nats" if is_loss else "%"
+    label = "\n".join(filter(None, [f"{METRICS[metric]} ({unit})", metric == "val_accuracy" and uncertainty(results)]))
+    bar = ax.figure.colorbar(image, ax=ax, label=label)
+    table["text"] += [f" ({marks[key]})" if key in marks else "" for key in table.index]
+    visible = smallest_difference(results) if marks else math.nan
+    if not math.isnan(visible):
+        top = bar.ax.get_ylim()[1]
+        bar.ax.errorbar(0.5, top - 50 * visible, 50 * visible, color="black", elinewidth=2, capsize=5, capthick=2)
     facts = table["text"].unstack().sort_index(ascending=False).fillna("").rename(index="{:g}".format)
     facts = facts.rename_axis(index=None, columns="lr \\ batch size").to_string()
+    if not math.isnan(visible):
+        facts += f"\nsmallest visible difference from the best: {100 * visible:.1f} percentage points"
     return describe(ax, "A heat map of the results of the trials, by learning rate and batch size", facts)
+
+
+def uncertainty(results: pd.DataFrame) -> str:
+    """What "±" means in the `outcomes` of validation accuracies; empty if there is none."""
+    if "seed" in results and results["seed"].nunique() > 1:
+        return f"± standard deviation of {results['seed'].nunique()} seeds"
+    images = results["val_images"].max() if "val_images" in results else 0
+    return f"± standard error with {images:,.0f} images" if images > 0 else ""
+
+
+def _marks(results: pd.DataFrame) -> dict[tuple, str]:
+    """By (lr, batch_size): "best", and "≈ best" for the points that cannot be told apart from it."""
+    table = differences(results)
+    if table.empty or table["p"].isna().any():
+        return {}
+    best = best_point(results, allow_unfinished=True)
+    return {(point["lr"], point["batch_size"]): "≈ best" for point in like_best(results)} | {
+        (best["lr"], best["batch_size"]): "best"
+    }
 
 
 @lesson_style
 def plot_trials(results: pd.DataFrame, axes: Sequence[Axes] | None = None) -> Sequence[Axes]:
     """Validation accuracy of each trial of a grid by epoch: a panel per learning rate, a line per batch size.
 
-    With several seeds, a line is the mean of those that continue, in a band of their standard deviation. A cross marks
+    A line is the mean of the seeds that continue, in a band of the spread that `outcomes` describes. A cross marks
     the epoch in which a trial diverged, and the label counts the trials that did not complete.
 
     Args:
@@ -215,7 +255,7 @@ def trial_curves(results: pd.DataFrame) -> pd.DataFrame:
 def plot_weight_decay(results: pd.DataFrame, ax: Axes | None = None) -> Axes:
     """Training and validation accuracy by weight decay, at one learning rate and batch size.
 
-    With several seeds, a bar is their mean, with their standard deviation. Trials that diverged, failed or have not
+    A bar is the mean of the seeds, with the spread that `outcomes` describes. Trials that diverged, failed or have not
     ended have no bar.
 
     Args:

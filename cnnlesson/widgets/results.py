@@ -80,5 +80,5 @@ def _history(point: pd.DataFrame) -> list[Epoch]:
     """The epochs of a point's first seed."""
     if "seed" in point:
         point = point[point["seed"] == point["seed"].min()]
-    rows = point[point["epoch"] > 0].rename(columns={"epoch": "number"})[list(Epoch.__dataclass_fields__)]
-    return [Epoch(**row) for row in rows.to_dict("records")]
+    rows = point[point["epoch"] > 0].rename(columns={"epoch": "number"}).to_dict("records")
+    return [Epoch(**{name: row[name] for name in Epoch.__dataclass_fields__ if name in row}) for row in rows]

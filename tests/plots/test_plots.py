@@ -1,6 +1,7 @@
 import dataclasses
 import math
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -49,6 +50,16 @@ def history():
 def grid():
     rows = [(0.1, 16, 0.1, "diverged"), (0.1, 32, 0.25), (0.001, 16, 0.375), (0.001, 32, 0.5)]
     return pd.DataFrame(rows, columns=["lr", "batch_size", "val_accuracy", "state"]).fillna("completed")
+
+
+@pytest.fixture
+def grid_with_bits():
+    """Of 200 validation images, the second network is right on 3 fewer than the first, the others on far fewer."""
+    rows = [(0.1, 16, 150), (0.1, 32, 147), (0.001, 16, 90), (0.001, 32, 60)]
+    table = pd.DataFrame(rows, columns=["lr", "batch_size", "right"])
+    bits = [np.packbits(np.arange(200) < number).tobytes().hex() for number in table.pop("right")]
+    accuracies = [number / 200 for _, _, number in rows]
+    return table.assign(epoch=1, val_accuracy=accuracies, state="completed", val_images=200, val_right=bits)
 
 
 @pytest.fixture
@@ -446,3 +457,26 @@ def test_leaks_are_drawn_one_above_the_other(image_set):
     assert facts(plot_leaks(image_set, image_set, leaks)).splitlines()[1] == (
         "near, distance 0.20: training image 16, green, and image 29, blue"
     )
+
+
+def test_a_heat_map_marks_what_cannot_be_told_apart_from_the_best(grid_with_bits):
+    ax = plot_grid(grid_with_bits)
+    assert [text for text in texts(ax) if "±" in text] == ["± 3.1\nbest", "± 3.1\n≈ best", "± 3.5", "± 3.2"]
+    assert "75.0% ± 3.1 (best)" in facts(ax)
+    assert "73.5% ± 3.1 (≈ best)" in facts(ax)
+    # 3 images are noise, 60 are not: the bar is as long as their middle, at the upper end of the scale.
+    assert "smallest visible difference from the best: 15.8 percentage points" in facts(ax)
+    scale = ax.figure.axes[1]
+    low, high = scale.collections[-1].get_segments()[0][:, 1]
+    assert high == pytest.approx(scale.get_ylim()[1]) == pytest.approx(75)
+    assert high - low == pytest.approx(15.75)
+    assert "± standard error with 200 images" in scale.get_ylabel()
+
+
+def test_a_heat_map_of_a_loss_or_without_the_bits_has_no_marks(grid_with_bits):
+    assert "best" not in facts(plot_grid(grid_with_bits.assign(val_loss=1.0), metric="val_loss"))
+    ax = plot_grid(grid_with_bits.drop(columns="val_right"))
+    assert "best" not in facts(ax)
+    assert ax.figure.axes[1].get_ylabel() == "validation accuracy (%)\n± standard error with 200 images"
+    ax = plot_grid(grid_with_bits.drop(columns=["val_right", "val_images"]))
+    assert ax.figure.axes[1].get_ylabel() == "validation accuracy (%)"
