@@ -20,18 +20,18 @@ from cnnlesson.runtime.checkpoint import Checkpoint
 from cnnlesson.runtime.device import evaluation_precision, gradient_scaler, mixed_precision
 from cnnlesson.runtime.memory import memory_advice
 
-LOOK_EVERY = 100  # steps, to see whether training has diverged: each look makes the CPU wait for the GPU
+CHECK_EVERY = 100  # steps, for divergence: each check makes the CPU wait for the GPU
 
 
 @dataclass(frozen=True)
 class Epoch:
-    """The figures of one pass over the training images.
+    """The metrics of one pass over the training images.
 
-    Losses are mean cross-entropies in nats per image; accuracies are between 0 and 1. The training figures are measured
-    while the weights change, with dropout and augmentation; the validation figures after the pass, without them.
+    Losses are mean cross-entropies in nats per image; accuracies are between 0 and 1. Training metrics are measured
+    while the weights change, with dropout and augmentation; validation metrics after the pass, without them.
     """
 
-    number: int  # 1 for the first epoch
+    number: int  # a 1-based index
     epochs: int  # the number of epochs that the training runs unless it ends early
     train_loss: float
     train_accuracy: float
@@ -44,7 +44,7 @@ class Epoch:
     # Tables that older versions wrote lack these:
     steps: int = 0  # of the optimizer, since the training began: one per batch
     val_images: int = 0  # the number of validation images
-    val_right: str = ""  # which of them were classified correctly: see `Score.right`
+    val_right: str = ""  # which of them were classified correctly, as in `Score.right`
 
 
 class Score(NamedTuple):
@@ -54,7 +54,7 @@ class Score(NamedTuple):
     accuracy: float
     num_images: int
     num_batches: int
-    right: str  # a bit per image, in the order of the batches: 1 if it was classified correctly; 8 bits as 2 hex digits
+    right: str  # which images were classified correctly, a bit each in hexadecimal: see `cnnlesson.noise.right_images`
 
 
 class Predictions(NamedTuple):
@@ -76,7 +76,7 @@ def train(
     """Train `model` for `epochs` passes over `train_batches`, and yield an `Epoch` after each.
 
     Args:
-        model: on the device of the batches, compiled or not. It returns logits (N, num_classes).
+        model: on the batches' device, compiled or not. It returns logits (N, num_classes).
         train_batches: yields pairs of images (N, 3, H, W) and labels (N,) each time it is iterated over.
         val_batches: the same, from images that the model is not trained on.
         optimizer: holds the model's parameters. fused=True is fastest; without it, a GPU that computes in float16 makes
@@ -176,15 +176,15 @@ def train_one_epoch(
             # Unscale the gradients, then step. If a scaled gradient overflowed, skip the step and lower the scale.
             scaler.step(optimizer)
             scaler.update()
-        # Schedules of the learning rate count steps, not epochs, and not the steps that the scaler has skipped.
+        # Learning rate schedules count steps, not epochs, and leave out the steps that the scaler has skipped.
         if scheduler is not None:
             scale, scale_before = scaler.get_scale(), scale
             if scale >= scale_before:
                 scheduler.step()
         # Keep the loss on the device: loss.item() would make the CPU wait for the GPU in each step.
         seen.add(loss, logits, labels)
-        # Look now and then whether training has diverged.
-        if len(seen.losses) % LOOK_EVERY == 0 and seen.diverges(patience):
+        # Check now and then whether the training has diverged.
+        if len(seen.losses) % CHECK_EVERY == 0 and seen.diverges(patience):
             break
     return seen.score(patience)
 

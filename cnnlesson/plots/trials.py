@@ -164,6 +164,8 @@ def plot_grid(results: pd.DataFrame, ax: Axes | None = None, metric: str = "val_
         bar.ax.errorbar(0.5, top - 50 * visible, 50 * visible, color="black", elinewidth=2, capsize=5, capthick=2)
     facts = table["text"].unstack().sort_index(ascending=False).fillna("").rename(index="{:g}".format)
     facts = facts.rename_axis(index=None, columns="lr \\ batch size").to_string()
+    if metric == "val_accuracy" and uncertainty(results):
+        facts += f"\n{uncertainty(results)}, in percentage points"
     if not math.isnan(visible):
         facts += f"\nsmallest visible difference from the best: {100 * visible:.1f} percentage points"
     return describe(ax, "A heat map of the results of the trials, by learning rate and batch size", facts)

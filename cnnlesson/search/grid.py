@@ -111,7 +111,7 @@ class GridSearch:
         self._forecast = sum(row["trials"] * row["seconds"] for row in rows)
         print(f"together: {duration(self._forecast)} on this machine")
         if self.device.type == "cpu":
-            print("if that is too long, fit_into(minutes=30) reports how many epochs or images fit")
+            print("if that is too long, fit_into(minutes=30) (in a shell, --fit 30) reports what fits")
         return pd.DataFrame(rows)
 
     def fit_into(self, minutes: float) -> dict[str, float]:
@@ -130,8 +130,8 @@ class GridSearch:
         most = (60 * minutes - sum(cost.start for cost in costs)) / sum(cost.epoch for cost in costs)
         epochs, images = max(0, math.floor(most)), min(1.0, max(0.0, most / costs[0].epochs))
         print(
-            f"into {minutes:g} minutes fit {count(len(costs), 'trial')} of {count(epochs, 'epoch')} with all images, "
-            f"or of {count(costs[0].epochs, 'epoch')} with {images:.0%} of the images"
+            f"{minutes:g} minutes are enough for {count(len(costs), 'trial')} of {count(epochs, 'epoch')} with all "
+            f"images, or of {count(costs[0].epochs, 'epoch')} with {images:.0%} of the images"
         )
         return {"epochs": epochs, "images": images}
 

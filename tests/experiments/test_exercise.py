@@ -152,7 +152,7 @@ def test_a_forecast_and_what_fits_train_nothing(run, tmp_path, capsys):
     said = capsys.readouterr().out
     assert "resnet18, a CPU with" in said
     assert "batch size 8: 2 trials of" in said
-    assert "into 1 minutes fit 2 trials of" in said
+    assert "1 minutes are enough for 2 trials of" in said
     assert not (tmp_path / "out").exists()
 
 

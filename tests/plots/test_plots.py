@@ -309,7 +309,8 @@ def test_the_heat_map_has_the_mean_and_the_spread_of_seeds_and_names_what_did_no
     assert ax.images[0].get_array().filled(-1).tolist() == [pytest.approx([45, -1]), pytest.approx([12, -1])]
     large, small = ax.texts[:2]
     assert small.get_fontsize() < large.get_fontsize()
-    _, high, low = facts(plot_grid(seeds)).splitlines()
+    _, high, low, meaning = facts(plot_grid(seeds)).splitlines()
+    assert meaning == "± standard deviation of 3 seeds, in percentage points"
     assert high.split("  ")[0] == "0.1" and f"45.0% ± {spread:.1f} (1 of 3 diverged)" in high and "failed" in high
     assert "12.0% ± 0.0" in low
 
@@ -464,6 +465,7 @@ def test_a_heat_map_marks_what_cannot_be_told_apart_from_the_best(grid_with_bits
     assert [text for text in texts(ax) if "±" in text] == ["± 3.1\nbest", "± 3.1\n≈ best", "± 3.5", "± 3.2"]
     assert "75.0% ± 3.1 (best)" in facts(ax)
     assert "73.5% ± 3.1 (≈ best)" in facts(ax)
+    assert "± standard error with 200 images, in percentage points" in facts(ax)
     # 3 images are noise, 60 are not: the bar is as long as their middle, at the upper end of the scale.
     assert "smallest visible difference from the best: 15.8 percentage points" in facts(ax)
     scale = ax.figure.axes[1]
