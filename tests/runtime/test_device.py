@@ -57,10 +57,18 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch, name, message):
         find_device(name)
 
 
-def test_a_gpu_that_is_older_than_the_kernels_of_pytorch_is_refused(monkeypatch):
-    gpus(monkeypatch, (7, 5), (6, 0))
+@pytest.mark.parametrize("capability", [(7, 5), (8, 0), (9, 0), (12, 0)])
+def test_a_gpu_for_which_pytorch_has_kernels_is_found(monkeypatch, capability):
+    gpus(monkeypatch, (6, 0), capability)
+    assert find_device("cuda:1") == torch.device("cuda", 1)
+
+
+@pytest.mark.parametrize("capability", [(7, 2), (7, 0), (6, 1), (3, 7)])
+def test_a_gpu_that_is_older_than_the_kernels_of_pytorch_is_refused(monkeypatch, capability):
+    gpus(monkeypatch, (7, 5), capability)
     assert find_device("cuda").type == "cuda"
-    with pytest.raises(ValueError, match=r"P100 is too old for PyTorch .* capability 6.0, at least 7.5 is needed"):
+    needed = r"capability {}\.{}, at least 7\.5 is needed".format(*capability)
+    with pytest.raises(ValueError, match=rf"P100 is too old for PyTorch .* {needed}"):
         find_device("cuda:1")
 
 
