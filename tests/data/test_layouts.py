@@ -89,6 +89,10 @@ LAYOUTS = {
     "val in class folders": sorted_val("", annotated=True),
     "val in class folders with images": sorted_val("images/", annotated=True),
     "val in class folders without annotations": sorted_val("", annotated=False),
+    "identifiers that are words": {
+        name.replace("n0", "cat"): text.replace(b"n0", b"cat") if name.endswith(".txt") else text
+        for name, text in sorted_val("", annotated=False).items()
+    },
     "Windows lines": edited(lambda text: text.replace(b"\n", b"\r\n")),
     "blank last lines": edited(lambda text: text + b"\n  \n"),
     "byte order mark": edited(lambda text: b"\xef\xbb\xbf" + text),
