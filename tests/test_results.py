@@ -1,6 +1,6 @@
 """The results table of a search, made from the records of its journals."""
 
-from dataclasses import asdict
+from dataclasses import asdict, fields
 
 import pytest
 
@@ -97,13 +97,16 @@ def test_the_table_has_a_row_per_epoch_and_one_for_a_point_without_any():
     ]  # fmt: skip
     assert last_epochs(results)["epoch"].tolist() == [2, 0]
     assert not results["diverged"].any()
-    assert "number" not in results
+    columns = list(results.columns)
+    assert (columns[:3], columns[-2:]) == (["lr", "seed", "epoch"], ["state", "reason"])
+    assert {field.name for field in fields(Epoch)} - set(columns) == {"number"}
 
 
 def test_the_rows_of_a_point_may_have_any_value_of_a_name_that_it_lacks():
     results = table_of({(0.1, 0): 0.6, (0.01, 0): 0.5, (0.1, 1): 0.7})
     assert at_point(results, {"lr": 0.1})["seed"].tolist() == [0, 0, 1, 1]
     assert at_point(results, {"lr": 0.1, "seed": 1})["epoch"].tolist() == [1, 2]
+    assert at_point(results, {"lr": 0.01})["epoch"].tolist() == [1, 2]
     assert at_point(results, {"lr": 0.5}).empty
 
 
