@@ -78,7 +78,7 @@ class Batches:
         """The position of the first image of each batch."""
         starts = list(range(0, len(self.image_set), self.batch_size))
         has_single = len(self.image_set) - starts[-1] == 1 < self.batch_size
-        return starts[:-1] if has_single and len(starts) > 1 else starts
+        return starts[:-1] if has_single else starts
 
     def set_epoch(self, epoch: int) -> None:
         """Choose the order, flips and shifts of the next passes. They follow from the seed and `epoch` only.
