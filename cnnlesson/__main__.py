@@ -137,8 +137,11 @@ MANY = {"required": True, "nargs": "+"}
 
 def add_exercise_options(add: Callable) -> None:
     add("--model", **MANY, choices=("alexnet", "resnet18"), help="the networks, one after the other")
-    data = "'shapes' (generated), 'tiny-imagenet', 'eurosat', 'cifar10' (downloaded to --root), or a zip or folder "
-    add_common_options(add, data + "with TinyImageNet's layout, or with train/<class>/ and test/<class>/", "results")
+    data = (
+        "'shapes' and 'easy-shapes' (generated), 'tiny-imagenet', 'eurosat', 'cifar10' (downloaded to --root), or a "
+        "zip or folder with TinyImageNet's layout, or with train/<class>/ and test/<class>/"
+    )
+    add_common_options(add, data, "results")
     add("--lr", **MANY, metavar="RATE", type=POSITIVE, help="learning rates")
     add("--batch-size", **MANY, metavar="N", type=COUNT, help="images per batch")
     add("--weight-decay", **MANY, metavar="DECAY", type=NOT_NEGATIVE, help="weight decays; each makes a whole grid")

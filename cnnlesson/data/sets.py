@@ -76,14 +76,21 @@ def cifar10(root: str | os.PathLike) -> TrainTest:
 def named_images(name: str | os.PathLike, root: str | os.PathLike, seed: int, size: int = 64) -> TrainTest:
     """The data set called `name`.
 
-    That is "shapes", generated with `seed`; "tiny-imagenet", "eurosat" or "cifar10", read from `root` or downloaded to
-    it; or the path of a zip archive or folder with TinyImageNet's layout, or for `image_folder`, with `size`.
+    That is "shapes" or "easy-shapes", generated with `seed`; "tiny-imagenet", "eurosat" or "cifar10", read from `root`
+    or downloaded to it; or the path of a zip archive or folder with TinyImageNet's layout, or for `image_folder`, with
+    `size`.
 
     Raises:
         FileNotFoundError, ConnectionError, OSError, ValueError: as `tiny_imagenet` and `image_folder` do.
     """
     name = os.fspath(name).strip(" '\"")  # a copied path may have quotes
-    loaders = {"shapes": lambda _: shapes(seed), "tiny-imagenet": tiny_imagenet, "eurosat": eurosat, "cifar10": cifar10}
+    loaders = {
+        "shapes": lambda _: shapes(seed),
+        "easy-shapes": lambda _: shapes(seed, easy=True),
+        "tiny-imagenet": tiny_imagenet,
+        "eurosat": eurosat,
+        "cifar10": cifar10,
+    }
     if name in loaders:
         return loaders[name](root)
     if not Path(name).expanduser().exists():

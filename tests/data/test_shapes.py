@@ -6,7 +6,7 @@ import torch
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from cnnlesson.data import Batches, shapes, split
+from cnnlesson.data import Batches, shapes, split, take
 from cnnlesson.models import resnet18
 from cnnlesson.runtime.memory import reuse_freed_memory
 from cnnlesson.training import train
@@ -35,6 +35,28 @@ def test_the_same_seed_returns_the_same_images(data):
 def test_all_images_differ(data):
     everything = torch.cat([data.train.images, data.test.images]).flatten(1)
     assert len(everything.unique(dim=0)) == 6000
+
+
+def test_easy_shapes_are_balanced_on_dark_grounds_and_without_clutter(data):
+    easy = shapes(seed=0, easy=True)
+    assert [len(part) for part in easy] == [5000, 1000]
+    assert torch.equal(easy.train.labels, torch.arange(5000) % 10)
+    corners = easy.train.images[:, :, :6, :6].float()
+    assert corners.mean() < 90 < data.train.images[:, :, :6, :6].float().mean()
+    # Only noise and a smooth gradient: no bars in the corners.
+    assert corners.std(dim=(2, 3)).max() < 20 < data.train.images[:, :, :6, :6].float().std(dim=(2, 3)).max()
+
+
+@pytest.mark.thorough
+def test_easy_shapes_are_learned_from_400_images_in_two_epochs():
+    """What `make lesson` relies on."""
+    easy = shapes(seed=0, easy=True)
+    torch.manual_seed(0)
+    batches = Batches(take(easy.train, 400, seed=0), 16, image_size=64, seed=0, device="cpu")
+    model = resnet18(num_classes=10)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, fused=True)
+    *_, last = train(model, batches, Batches(easy.test, 250, image_size=64, device="cpu"), optimizer, epochs=2)
+    assert last.val_accuracy > 0.6
 
 
 def test_a_linear_classifier_on_pixels_stays_below_45_percent(data):
