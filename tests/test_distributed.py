@@ -91,8 +91,9 @@ def torchrun(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 def losses_by_epoch(process: subprocess.CompletedProcess) -> dict[int, float]:
     """The validation losses that were printed."""
-    lines = re.findall(r"epoch (\d+): validation loss (\S+), accuracy", process.stdout)
-    assert len(lines) == process.stdout.count("\n"), process.stdout  # one process prints, one line for each epoch
+    printed = [line for line in process.stdout.splitlines() if not line.startswith("[Gloo]")]  # torch 2.10 prints this
+    lines = re.findall(r"epoch (\d+): validation loss (\S+), accuracy", "\n".join(printed))
+    assert len(lines) == len(printed), process.stdout  # one process prints, one line for each epoch
     return {int(number): float(loss) for number, loss in lines}
 
 
