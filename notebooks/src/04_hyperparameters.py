@@ -35,6 +35,7 @@ from cnnlesson.checks import hyperparameters as check
 from cnnlesson.data import Batches, split, take
 from cnnlesson.experiments.trial import run as package_run
 from cnnlesson.models import AlexNet, resnet18
+from cnnlesson.noise import differences, standard_error, verdict
 from cnnlesson.notebook import TINY, load_images, say_device
 from cnnlesson.plots import plot_grid, plot_images, plot_trials, plot_weight_decay, show
 from cnnlesson.reference import circumstances, images_digest
@@ -275,8 +276,9 @@ for name, loop in (("the plain loop", one_epoch), ("the package's loop", train_o
 
 # %% [markdown]
 # `train` combines training and evaluation, and calls `set_epoch` for you. It is a generator: it yields an `Epoch` with
-# all figures after each pass, and you decide what to do with it. It stops if the loss is no longer a finite number: the
-# training has *diverged*. These are the figures:
+# all metrics after each pass, and you decide what to do with it. It stops if the loss is no longer a finite number: the
+# training has *diverged*. `val_right` holds a bit for each validation image: was it classified correctly? You need it
+# to tell a real difference from noise. These are the fields of an `Epoch`:
 
 # %%
 list(Epoch.__dataclass_fields__)
@@ -481,6 +483,41 @@ show(alexnet_heat_map)
 show(plot_trials(alexnet_grid))
 
 # %% [markdown]
+# ## Is it better, or only luckier?
+#
+# A network that is right with probability $p$ on an image from the same source is right on a share of $n$ images that
+# varies by chance. The standard deviation of this share is the **standard error** $\sqrt{p (1 - p) / n}$. The heat map
+# shows it after ±, and the curves as a band.
+#
+# **Predict, then run:** how large is the standard error of an accuracy of 50 % with your number of validation images?
+# How many images do you need to halve it?
+
+# %%
+for number in (len(val_set), 2 * len(val_set), 4 * len(val_set)):
+    print(f"{number:,} validation images: 50% ± {standard_error(0.5, number):.1%}")
+
+# %% [markdown]
+# Two networks that saw the same images can be compared more sharply than by these two numbers. On most images both are
+# right or both are wrong, which says nothing. Only the images on which exactly one is right tell them apart. If the two
+# are equally good, each of these is a coin toss: that is **McNemar's test**. Its p-value is the probability of a result
+# at least as uneven if the two are equally good.
+#
+# You also *chose* the best of several points, and the best of many equally good ones is the luckiest. So the p-values
+# below are multiplied by the number of pairs of points. Cells marked "≈ best" have p ≥ 0.05. The bar beside the colour
+# scale shows about the smallest difference from the best that counts.
+#
+# **Predict, then run:** which of your points cannot be told apart from the best one?
+
+# %%
+print(verdict(alexnet_grid))
+differences(alexnet_grid).round({"difference": 3, "p": 4})
+
+# %% [markdown]
+# This compares the trained networks, not the points. Another seed leads to other initial weights, another order of the
+# images, and another accuracy, often by more than the standard error. So with one seed you can say "this network is
+# better", but "this learning rate is better" takes several seeds.
+
+# %% [markdown]
 # ## Choosing
 #
 # Fix the rule before you see the results: choose the point whose trial **ends** with the highest **validation**
@@ -585,6 +622,7 @@ show(alexnet_bars)
 # %%
 table = last_epochs(alexnet_decays).set_index("weight_decay")[["train_accuracy", "val_accuracy"]]
 table = table.assign(gap=table["train_accuracy"] - table["val_accuracy"])
+print(verdict(alexnet_decays))
 table.round({"train_accuracy": 3, "val_accuracy": 3, "gap": 3})
 
 # %% [markdown]
@@ -697,7 +735,8 @@ print(f"{chosen}: validation {val_accuracy:.1%}, test {test_accuracy:.1%} of {le
 #   `"learned best"`
 # - **b** At a fixed number of epochs, which batch size takes the most steps? A number.
 # - **c** How many steps does that trial take in total? A number.
-# - **d** Which point would you try next? `"batch size 8"`, `"batch size 128"`, `"learning rate 1"` or `"nothing"`
+# - **d** What would you try next? `"learning rate 0.01"`, `"batch size 8"`, `"batch size 128"`, `"learning rate 1"` or
+#   `"nothing"`. Two of these are good answers.
 # - **e** From no decay to a decay of 0.05, what happens to the gap, training minus validation accuracy? It `"grows"`,
 #   `"stays"` or `"shrinks"`
 # - **f** How many validation images make the difference between the decays 0 and 0.0005? A number.
@@ -706,7 +745,8 @@ print(f"{chosen}: validation {val_accuracy:.1%}, test {test_accuracy:.1%} of {le
 #
 # <details><summary>Hint 1</summary>For b and c: an epoch has one step per batch, and the last batch may be
 # smaller.</details>
-# <details><summary>Hint 2</summary>For d: where in the table is the best cell, and what lies beyond it?</details>
+# <details><summary>Hint 2</summary>For d: where in the table is the best cell, and what lies next to it: beyond the
+# edge, and between the rows?</details>
 # <details><summary>Hint 3</summary>For f: the difference is 0.4 percentage points of the validation images.</details>
 
 # %% tags=["exercise"]
@@ -715,7 +755,7 @@ conclusions = {"a": None, "b": None, "c": None, "d": None, "e": None, "f": None,
 conclusions["a"] = "learned worse"  # with ten classes, chance level is 10 %
 conclusions["b"] = 16
 conclusions["c"] = -(-4500 // 16) * 3
-conclusions["d"] = "batch size 8"  # the best cell is on the edge of the table
+conclusions["d"] = "learning rate 0.01"  # or "batch size 8": the best cell is beside a gap, and on an edge
 conclusions["e"] = "shrinks"  # from 2.0 to -2.1
 conclusions["f"] = 2  # too few to tell 0 and 0.0005 apart
 conclusions["g"] = "validation"

@@ -474,7 +474,7 @@ RIGHT = {
         best_of_completed,
         lambda results: np.array(best_by_a_loop(results)),
     ],
-    "conclusions": [answers(), answers(a=" Learned worse", b=16.0, g="Validation")],
+    "conclusions": [answers(), answers(a=" Learned worse", b=16.0, g="Validation"), answers(d="learning rate 0.01")],
 }
 
 # (wrong answer, the mistake that the message must name)
