@@ -93,6 +93,8 @@ def named_images(name: str | os.PathLike, root: str | os.PathLike, seed: int, si
     }
     if name in loaders:
         return loaders[name](root)
+    if "://" in name:
+        raise ValueError(f"{name} is an address: download the file, and name its path")
     if not Path(name).expanduser().exists():
         similar = get_close_matches(name.lower(), loaders)
         advice = f"did you mean {similar[0]}?" if similar else "check the spelling, and the folder you are in"

@@ -382,6 +382,11 @@ def test_another_format_is_named_as_what_it_is(write, message, tmp_path):
     assert path.name in str(caught.value)
 
 
+def test_an_address_is_not_downloaded(tmp_path):
+    with pytest.raises(ValueError, match="is an address: download the file, and name its path"):
+        named_images("https://example.org/tiny.zip", tmp_path, seed=0)
+
+
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
@@ -392,7 +397,6 @@ def test_another_format_is_named_as_what_it_is(write, message, tmp_path):
         ("cifar-10", "did you mean cifar10?"),
         ("shape", "did you mean shapes?"),
         ("nowhere.zip", "check the spelling, and the folder you are in"),
-        ("https://example.org/tiny.zip", "check the spelling, and the folder you are in"),
     ],
 )
 def test_for_a_misspelt_name_the_known_one_is_suggested(name, advice, tmp_path, monkeypatch):
