@@ -8,7 +8,9 @@ import functools
 from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -16,10 +18,15 @@ from torch import nn
 from cnnlesson.data import Batches, ImageSet, named_images, split, take
 from cnnlesson.experiments import trial
 from cnnlesson.models import SmallAlexNet, cifar_resnet
-from cnnlesson.reference import images_digest
+from cnnlesson.points import combinations, key_of
+from cnnlesson.reference import circumstances, images_digest, save
+from cnnlesson.results import trials_of
+from cnnlesson.runtime.atomic import make_folder
 from cnnlesson.runtime.device import find_device
+from cnnlesson.runtime.display import count
 from cnnlesson.runtime.memory import reuse_freed_memory
 from cnnlesson.search import GridSearch
+from cnnlesson.search.journal import journals_of
 from cnnlesson.training import Epoch, evaluate
 
 # Five of CIFAR-10's classes, so that the best networks of four epochs are right on about 70 %.
@@ -74,6 +81,7 @@ SLABS = {
     "tanh": Slab(_grid([16, 64, 256], [DECAY], [0]), ("alexnet",), activation="tanh"),
     "gelu": Slab(_grid([16, 64, 256], [DECAY], [0]), ("alexnet",), activation="gelu"),
 }
+METRICS = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 ACTIVATIONS = {"relu": F.relu, "tanh": torch.tanh, "gelu": F.gelu}
 
 
@@ -84,6 +92,8 @@ def run_atlas(options: Namespace) -> None:
         options: those of `python -m cnnlesson atlas`.
     """
     images = load_images(options.data, options.root)
+    if not options.forecast:
+        make_folder(options.out)
     for name, slab in SLABS.items():
         for network in slab.networks:
             search = slab_search(name, network, images, options)
@@ -92,6 +102,53 @@ def run_atlas(options: Namespace) -> None:
                 search.forecast()
             else:
                 search.run()
+    if options.forecast:
+        return
+    table, test = collect(options.out)
+    num_missing = sum(len(slab.networks) * len(combinations(slab.grid)) for slab in SLABS.values()) - len(test)
+    if num_missing:
+        print(f"{count(num_missing, 'trial')} missing: run the other parts, then this command again")
+        return
+    made = {
+        "command": options.typed,
+        "data": f"{Path(options.data).stem}: {', '.join(CLASSES)}; {NUM_TRAIN:,} training, {NUM_VAL:,} validation and "
+        f"{NUM_TEST:,} test images",
+        "images_sha256": images_digest(*images),
+        "hours": round(table["seconds"].sum() / 3600, 1),
+        **circumstances(find_device(options.device)),
+    }
+    save("atlas", table, made, options.out)
+    save("atlas_test", test, made, options.out)
+    print(f"the atlas is {options.out / 'atlas.csv'}; the test results are in atlas_test.csv, for the very end")
+
+
+def collect(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """What the journals in a folder know of the trials that completed or diverged.
+
+    Returns:
+        A row per trial and epoch, with the columns slab, network, schedule, activation, lr, batch_size, weight_decay,
+        seed, state, epoch, epochs, steps, seconds, the losses and accuracies, and val_right for the last epoch only.
+        And a row per trial with the columns of a point and test_right, which is empty for trials that diverged.
+    """
+    epochs, ends = [], []
+    for name, slab in SLABS.items():
+        for network in slab.networks:
+            points = combinations(slab.grid)
+            trials = trials_of(points, journals_of(folder / f"{network}-{name}.journal"))
+            for point in points:
+                trial = trials[key_of(point)]
+                if trial.state not in ("completed", "diverged"):
+                    continue
+                how = {"schedule": slab.schedule, "activation": slab.activation if network == "alexnet" else "relu"}
+                key = {"slab": name, "network": network} | how | point
+                for epoch in trial.epochs:
+                    figures = {"epochs": epoch["epochs"], "steps": epoch["steps"]}
+                    figures |= {"seconds": round(epoch["seconds"], 2)}
+                    figures |= {metric: round(epoch[metric], 4) for metric in METRICS}
+                    figures |= {"val_right": epoch["val_right"] if epoch is trial.epochs[-1] else ""}
+                    epochs.append(key | {"state": trial.state, "epoch": epoch["number"]} | figures)
+                ends.append(key | {"test_right": trial.epochs[-1].get("test_right", "") if trial.epochs else ""})
+    return pd.DataFrame(epochs), pd.DataFrame(ends)
 
 
 def load_images(data: str, root: str) -> tuple[ImageSet, ImageSet, ImageSet]:
@@ -177,5 +234,5 @@ def run(
             yield epoch
             continue
         model = trial.trained_model(build_model, checkpoint).to(find_device(device))
-        score = evaluate(model, Batches(test_set, 500, 32, device=device))
+        score = evaluate(model, Batches(test_set, min(500, len(test_set)), 32, device=device))
         yield TestedEpoch(**asdict(epoch), test_right=score.right)
