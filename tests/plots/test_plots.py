@@ -48,8 +48,9 @@ def history():
 
 @pytest.fixture
 def grid():
-    rows = [(0.1, 16, 0.1, "diverged"), (0.1, 32, 0.25), (0.001, 16, 0.375), (0.001, 32, 0.5)]
-    return pd.DataFrame(rows, columns=["lr", "batch_size", "val_accuracy", "state"]).fillna("completed")
+    rows = [(0.1, 16, 0.1), (0.1, 32, 0.25), (0.001, 16, 0.375), (0.001, 32, 0.5)]
+    states = ["diverged", *3 * ["completed"]]
+    return pd.DataFrame(rows, columns=["lr", "batch_size", "val_accuracy"]).assign(state=states)
 
 
 @pytest.fixture
@@ -64,8 +65,9 @@ def grid_with_bits():
 
 @pytest.fixture
 def decays():
-    rows = [(0.05, 0.2, 0.19, "diverged"), (0.0, 0.9, 0.5), (0.0005, 0.8, 0.6)]
-    return pd.DataFrame(rows, columns=["weight_decay", "train_accuracy", "val_accuracy", "state"]).fillna("completed")
+    rows = [(0.05, 0.2, 0.19), (0.0, 0.9, 0.5), (0.0005, 0.8, 0.6)]
+    states = ["diverged", "completed", "completed"]
+    return pd.DataFrame(rows, columns=["weight_decay", "train_accuracy", "val_accuracy"]).assign(state=states)
 
 
 def texts(ax) -> list[str]:
