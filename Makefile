@@ -21,6 +21,7 @@ HOST_PYTHON = $(shell for version in $(PYTHONS_$*); do \
 # What the benchmarks compare with, and Ray, have environments of their own.
 BENCH := .venv-bench
 BENCH_INSTALLED := $(BENCH)/installed
+SEED ?= 0
 ARCHIVE ?= data/tiny-imagenet-200.zip
 RAY := .venv-ray
 RAY_INSTALLED := $(RAY)/installed
@@ -62,11 +63,11 @@ help:
 	@echo "PYTHON=python3.12 chooses the Python for a new environment"
 
 lesson: $(INSTALLED)
-	@$(BIN)/python -m cnnlesson exercise --model alexnet resnet18 --data shapes --images 500 --val-fraction 0.2 \
-		--epochs 3 --dropout 0 --lr 0.1 0.001 0.0001 --batch-size 16 32 64 --weight-decay 0.0005 \
-		--decay-at-best 0 0.05 --out results/lesson
+	@$(BIN)/python -m cnnlesson exercise --model resnet18 alexnet --data easy-shapes --images 1000 --val-fraction 0.6 \
+		--epochs 2 --dropout 0 --lr 0.1 0.01 0.001 0.0001 --batch-size 16 32 64 --weight-decay 0.0005 \
+		--decay-at-best 0 0.05 --seed $(SEED) --out results/lesson-$(SEED)
 	@echo
-	@echo "With so few images you see how the exercise works, not how good the networks are. For real images, run"
+	@echo "These images are easy, so that networks learn within two epochs. For real ones, run"
 	@echo "  $(BIN)/python -m cnnlesson exercise --model alexnet resnet18 --data tiny-imagenet --epochs 5 \\"
 	@echo "      --lr 0.1 0.001 0.0001 --batch-size 16 32 64 --weight-decay 0.0005 --decay-at-best 0 0.05"
 	@echo "It downloads 248 MB. Add --forecast to see how long it takes, or --fit 60 to see what fits into an hour."
