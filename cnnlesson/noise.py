@@ -76,7 +76,7 @@ def differences(results: pd.DataFrame) -> pd.DataFrame:
 
 
 def _p_of_images(trial: pd.Series, other: pd.Series) -> float:
-    if not (trial.get("val_right") and other.get("val_right")):
+    if not all(isinstance(one.get("val_right"), str) and one["val_right"] for one in (trial, other)):
         return math.nan
     return mcnemar(*(right_images(one["val_right"], int(one["val_images"])) for one in (trial, other)))
 

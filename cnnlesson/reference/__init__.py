@@ -56,7 +56,8 @@ def load(name: str, folder: Path = FOLDER) -> Reference:
         )
     # pandas 3.1 reads floats exactly by default, and deprecates the option that makes older versions do it.
     options = {} if Version(pd.__version__) >= Version("3.1") else {"float_precision": "round_trip"}
-    return Reference(pd.read_csv(table, **options), made)
+    # Bits in hexadecimal, which may look like a number.
+    return Reference(pd.read_csv(table, dtype={"val_right": str, "test_right": str}, **options), made)
 
 
 def save(name: str, table: pd.DataFrame, made: dict, folder: Path) -> None:
