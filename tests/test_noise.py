@@ -132,4 +132,6 @@ def test_what_is_said_of_a_table():
         "seed."
     )
     assert verdict(table.iloc[:1]) == ""
+    for bits in ("", math.nan):
+        assert verdict(table.assign(val_right=bits)).startswith("The table does not tell")
     assert verdict(table.drop(columns=["val_right", "val_images"])).startswith("The table does not tell")

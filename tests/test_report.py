@@ -406,15 +406,13 @@ def test_a_reports_results_can_be_the_reference_of_another_run(alexnet, tmp_path
 
 def test_what_is_noise_is_said_with_the_tables_and_the_bits_of_the_last_epochs_are_kept(tmp_path):
     """Two points that differ in 3 of 200 images, and one that is far behind."""
-    rights = {16: 150, 32: 147, 64: 60}
+    rights = {16: 150, 32: 147, 64: 0}  # the bits of the last are digits only
     results = table(*(trial(0.001, size, 0.0, [0.1, 0.2, number / 200]) for size, number in rights.items()))
     bits = [np.packbits(np.arange(200) < 200 * accuracy).tobytes().hex() for accuracy in results["val_accuracy"]]
     folder = write({"alexnet": results.assign(val_images=200, val_right=bits)}, tmp_path).parent
     text = (folder / "report.md").read_text(encoding="utf-8")
     assert "Validation accuracy after the last epoch (± standard error with 200 images, in percentage points):" in text
-    assert (
-        "| 0.001 | 75.0% ±\N{NO-BREAK SPACE}3.1 | 73.5% ±\N{NO-BREAK SPACE}3.1 | 30.0% ±\N{NO-BREAK SPACE}3.2 |" in text
-    )
+    assert "| 0.001 | 75.0% ± 3.1 | 73.5% ± 3.1 | 0.0% ± 0.0 |" in text.replace("\N{NO-BREAK SPACE}", " ")
     assert (
         "1 of the 2 other points cannot be told apart from lr 0.001, batch size 16, weight decay 0 with 200 validation "
         "images and one seed: lr 0.001, batch size 32, weight decay 0."
