@@ -81,19 +81,17 @@ def _p_of_images(trial: pd.Series, other: pd.Series) -> float:
     return mcnemar(*(right_images(one["val_right"], int(one["val_images"])) for one in (trial, other)))
 
 
-def like_best(results: pd.DataFrame) -> list[dict]:
-    """The completed points that cannot be told apart from the best one, which is not among them."""
-    table = differences(results)
+def like_best(table: pd.DataFrame) -> list[dict]:
+    """The points of a table of `differences` that cannot be told apart from the best one."""
     alike = table[~(table["p"] < LEVEL)].drop(columns=["difference", "p"])
     return [{name_of(column): value for column, value in point.items()} for point in alike.to_dict("records")]
 
 
-def smallest_difference(results: pd.DataFrame) -> float:
-    """About the smallest difference from the best point that counts as real; NaN if none does.
+def smallest_difference(table: pd.DataFrame) -> float:
+    """About the smallest of the `differences` that counts as real; NaN if none does.
 
     It is the middle between the largest difference that does not count and the smallest that does.
     """
-    table = differences(results)
     is_real = table["p"] < LEVEL
     if not is_real.any():
         return math.nan
@@ -111,7 +109,7 @@ def verdict(results: pd.DataFrame) -> str:
     by = count(seeds, "seed") if seeds > 1 else f"{count(int(images), 'validation image')} and one seed"
     if table["p"].isna().any():
         return "The table does not tell how much of a difference is noise: it lacks the images that were right."
-    alike = like_best(results)
+    alike = like_best(table)
     if not alike:
         return f"{words(best)} is better than every other point by more than noise, with {by}."
     named = "; ".join(map(words, alike[:3])) + ("; ..." if len(alike) > 3 else "")

@@ -48,7 +48,7 @@ def test_at_most_5_percent_of_tables_of_equal_points_have_a_difference(num_seeds
 @pytest.mark.parametrize(("num_seeds", "spread"), [(1, 0.0), (3, 0.02)], ids=["images", "seeds"])
 def test_a_point_that_is_much_better_is_told_apart_from_all_others(num_seeds, spread):
     random = np.random.default_rng(2)
-    found = sum(like_best(simulated(random, num_seeds, spread, better=0.25)) == [] for _ in range(20))
+    found = sum(like_best(differences(simulated(random, num_seeds, spread, better=0.25))) == [] for _ in range(20))
     assert found >= 18
 
 
@@ -121,12 +121,12 @@ def test_what_is_said_of_a_table():
         "1 of the 3 other points cannot be told apart from lr 0.1, batch size 16 with 200 validation images and one "
         "seed: lr 0.1, batch size 32."
     )
-    assert smallest_difference(table) == pytest.approx((3 / 200 + 60 / 200) / 2)
+    assert smallest_difference(differences(table)) == pytest.approx((3 / 200 + 60 / 200) / 2)
     assert verdict(table.iloc[:2]) == (
         "None of the others can be told apart from lr 0.1, batch size 16 with 200 validation images and one seed: "
         "lr 0.1, batch size 32."
     )
-    assert math.isnan(smallest_difference(table.iloc[:2]))
+    assert math.isnan(smallest_difference(differences(table.iloc[:2])))
     assert verdict(table.iloc[[0, 2, 3]]) == (
         "lr 0.1, batch size 16 is better than every other point by more than noise, with 200 validation images and one "
         "seed."

@@ -137,7 +137,7 @@ def plot_grid(results: pd.DataFrame, ax: Axes | None = None, metric: str = "val_
     is_loss = _is_loss(metric)
     shown = grid if is_loss else 100 * grid
     ax = ax or new_axes()
-    marks = _marks(results) if metric == "val_accuracy" else {}
+    marks, visible = _marks(results) if metric == "val_accuracy" else ({}, math.nan)
     image = ax.imshow(shown, cmap="cividis_r" if is_loss else "cividis", vmin=0, aspect="auto")  # light is good
     ax.patch.set(facecolor="white", hatch="///", edgecolor="lightgrey")  # visible in cells without a number
     for (lr, batch_size), mean, spread, note in table[["mean", "spread", "note"]].itertuples():
@@ -158,7 +158,6 @@ def plot_grid(results: pd.DataFrame, ax: Axes | None = None, metric: str = "val_
     label = "\n".join(filter(None, [f"{METRICS[metric]} ({unit})", metric == "val_accuracy" and uncertainty(results)]))
     bar = ax.figure.colorbar(image, ax=ax, label=label)
     table["text"] += [f" ({marks[key]})" if key in marks else "" for key in table.index]
-    visible = smallest_difference(results) if marks else math.nan
     if not math.isnan(visible):
         top = bar.ax.get_ylim()[1]
         bar.ax.errorbar(0.5, top - 50 * visible, 50 * visible, color="black", elinewidth=2, capsize=5, capthick=2)
@@ -179,15 +178,17 @@ def uncertainty(results: pd.DataFrame) -> str:
     return f"± standard error with {images:,.0f} images" if images > 0 else ""
 
 
-def _marks(results: pd.DataFrame) -> dict[tuple, str]:
-    """By (lr, batch_size): "best", and "≈ best" for the points that cannot be told apart from it."""
+def _marks(results: pd.DataFrame) -> tuple[dict[tuple, str], float]:
+    """By (lr, batch_size) "best", or "≈ best" if a point cannot be told apart from it; and the `smallest_difference`.
+
+    There are no marks, and the difference is NaN, if the table does not tell what is noise.
+    """
     table = differences(results)
-    if table.empty or table["p"].isna().any():
-        return {}
     best = best_point(results, allow_unfinished=True)
-    return {(point["lr"], point["batch_size"]): "≈ best" for point in like_best(results)} | {
-        (best["lr"], best["batch_size"]): "best"
-    }
+    if table.empty or table["p"].isna().any():
+        return {}, math.nan
+    marks = {(point["lr"], point["batch_size"]): "≈ best" for point in like_best(table)}
+    return marks | {(best["lr"], best["batch_size"]): "best"}, smallest_difference(table)
 
 
 @lesson_style
