@@ -18,10 +18,12 @@ HOST_PYTHON = $(shell for version in $(PYTHONS_$*); do \
 	for python in python$$version $(HOME)/.pyenv/versions/$$version.*/bin/python; do \
 	$$python --version > /dev/null 2>&1 && echo $$python && exit; done; done; echo $(PYTHON))
 
+# `make lesson SEED=1` draws other images and initial weights.
+SEED ?= 0
+
 # What the benchmarks compare with, and Ray, have environments of their own.
 BENCH := .venv-bench
 BENCH_INSTALLED := $(BENCH)/installed
-SEED ?= 0
 ARCHIVE ?= data/tiny-imagenet-200.zip
 RAY := .venv-ray
 RAY_INSTALLED := $(RAY)/installed

@@ -44,10 +44,7 @@ class AlexNet(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
         # Weights that neither shrink the signal to nothing nor blow it up: see above.
-        for layer in self.children():
-            if isinstance(layer, (nn.Conv2d, nn.Linear)):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")  # a gain of 1: variance 1 / fan_in
-                nn.init.zeros_(layer.bias)
+        initialise(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (N, num_classes) of images (N, 3, 227, 227); 223 to 254 pixels work too, and also end in 6×6."""
@@ -74,3 +71,11 @@ class AlexNet(nn.Module):
         x = F.relu(self.fc7(self.dropout(x)))
         # No ReLU and no softmax: the loss takes logits.
         return self.fc8(x)  # (N, num_classes)
+
+
+def initialise(model: nn.Module) -> None:
+    """Weights from a normal distribution with variance 1 / fan_in, biases at 0, in each layer of `model`."""
+    for layer in model.children():
+        if isinstance(layer, (nn.Conv2d, nn.Linear)):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")  # a gain of 1: variance 1 / fan_in
+            nn.init.zeros_(layer.bias)

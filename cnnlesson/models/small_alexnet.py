@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from cnnlesson.models.alexnet import initialise
+
 
 class SmallAlexNet(nn.Module):
     """AlexNet's layers with fewer and smaller filters: 106,000 parameters instead of 57 million.
@@ -31,10 +33,7 @@ class SmallAlexNet(nn.Module):
         self.fc6 = nn.Linear(32 * 3 * 3, 128)
         self.fc7 = nn.Linear(128, 128)
         self.fc8 = nn.Linear(128, num_classes)
-        for layer in self.children():
-            if isinstance(layer, (nn.Conv2d, nn.Linear)):
-                nn.init.kaiming_normal_(layer.weight, nonlinearity="linear")  # variance 1 / fan_in
-                nn.init.zeros_(layer.bias)
+        initialise(self)
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Logits (N, num_classes) of images (N, 3, 32, 32)."""
